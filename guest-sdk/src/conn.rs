@@ -48,7 +48,8 @@ pub enum SendError {
     /// The connection's outbox is full: 1 MiB, 1,024 messages. Wait until
     /// [`buffered_amount`](Conn::buffered_amount) falls, or drop the message.
     Full,
-    /// The message is larger than the host's limit. Send a smaller one.
+    /// The message is larger than the host's limit, or the payload of a ping than 125 bytes. Send a
+    /// smaller one.
     TooLarge,
 }
 
@@ -134,6 +135,35 @@ impl Conn {
             .handle()
             .send(message.into())
             .map_err(SendError::from)?)
+    }
+
+    /// Adds a ping with this payload to the connection's outbox, after the messages in it; never
+    /// blocks. The client's machine answers it with a pong (RFC 6455 section 5.5.2); code in a
+    /// browser sees neither, and the app gets no event for the pong. The host sends pings of its
+    /// own to silent clients, so an app needs this only for a shorter interval or a payload.
+    ///
+    /// # Examples
+    ///
+    /// ```
+    /// use tidegate::{prelude::*, testing};
+    ///
+    /// let nudge = async |conn: Conn, _: Message| conn.ping(b"still there?");
+    /// let mut server = testing::serve(App::new().socket("/", nudge));
+    /// let ann = server.connect("/");
+    /// server.send(ann, "nudge her");
+    /// assert!(server.received(ann).is_empty(), "a ping is no message");
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// A [`SendError`] is the cause, as of [`send`](Conn::send).
+    ///
+    /// # Limits
+    ///
+    /// The payload has at most 125 bytes. A ping counts as a message in the outbox. In a room, a
+    /// ping that no longer fits into the outbox at the commit is dropped.
+    pub fn ping(&self, payload: &[u8]) -> Result {
+        Ok(self.handle().ping(payload).map_err(SendError::from)?)
     }
 
     /// Returns the number of bytes in the outbox that are not yet written to the network.

@@ -12,10 +12,11 @@ thread_local! {
 /// A call of a method of the kept connection.
 type Use = fn(&Conn);
 
-const USES: [(&str, Use); 14] = [
+const USES: [(&str, Use); 15] = [
     ("id", |conn| _ = conn.id()),
     ("protocol", |conn| _ = conn.protocol()),
     ("send", |conn| _ = conn.send("x")),
+    ("ping", |conn| _ = conn.ping(b"x")),
     ("buffered_amount", |conn| _ = conn.buffered_amount()),
     ("close", |conn| _ = conn.close(1000, "")),
     ("attachment", |conn| _ = conn.attachment()),

@@ -83,6 +83,10 @@ impl Handle {
         perform(Effect::Send(self.0.clone(), outward(message))).map(drop)
     }
 
+    pub(crate) fn ping(&self, payload: &[u8]) -> Result<(), EffectError> {
+        perform(Effect::Ping(self.0.clone(), payload.to_vec().into())).map(drop)
+    }
+
     pub(crate) fn buffered_amount(&self) -> u64 {
         scope().queued(&self.0) as u64
     }

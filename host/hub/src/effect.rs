@@ -24,7 +24,8 @@ use crate::{
         auto_response::AutoResponse,
         connections::{Conn, check_close, check_tags},
         history::{Position, StartPoint},
-        outbox::{Close, SendError},
+        outbox::SendError,
+        outgoing::{CONTROL_BYTES_MAX, Close, Outgoing},
         publication::Publication,
         topics::check_name,
     },
@@ -37,6 +38,8 @@ use std::{fmt, sync::Arc};
 pub enum Effect {
     /// Queues a message for the client.
     Send(Arc<Conn>, Message),
+    /// Queues a ping with this payload (RFC 6455 section 5.5.2).
+    Ping(Arc<Conn>, Bytes),
     /// Closes the connection after the entries of its outbox. Only the first close counts.
     Close(Arc<Conn>, Close),
     /// Replaces the app's own state for the connection.
@@ -140,6 +143,7 @@ impl Effect {
     pub(crate) fn apply(self, hub: &Hub) -> Result<EffectOutcome, EffectError> {
         match self {
             Effect::Send(conn, message) => conn.send(message)?,
+            Effect::Ping(conn, payload) => conn.outbox().queue(Outgoing::Ping(payload))?,
             Effect::Close(conn, close) => {
                 check_close(close.code, &close.reason)?;
                 conn.outbox().close(close);
@@ -164,6 +168,7 @@ impl Effect {
         let limits = hub.limits();
         match self {
             Effect::Send(_, message) => check_length(message.len(), limits.message_bytes_max)?,
+            Effect::Ping(_, payload) => check_length(payload.len(), CONTROL_BYTES_MAX)?,
             Effect::Close(_, close) => check_close(close.code, &close.reason)?,
             Effect::SetAttachment(_, value) => {
                 check_length(value.len(), limits.attachment_bytes_max)?;
@@ -198,7 +203,7 @@ impl Effect {
         match self {
             Effect::Send(_, message) => message.len(),
             Effect::Close(_, close) => close.reason.len(),
-            Effect::SetAttachment(_, value) => value.len(),
+            Effect::Ping(_, bytes) | Effect::SetAttachment(_, bytes) => bytes.len(),
             Effect::SetTags(_, tags) => tags_bytes(tags),
             Effect::Follow(_, topic, _) | Effect::Unfollow(_, topic) => topic.len(),
             Effect::Publish(topic, publication) => topic.len() + publication.weight(),
@@ -211,6 +216,7 @@ impl Effect {
     pub(crate) fn queued(&self) -> Option<(&Arc<Conn>, usize)> {
         match self {
             Effect::Send(conn, message) => Some((conn, message.len())),
+            Effect::Ping(conn, payload) => Some((conn, payload.len())),
             _ => None,
         }
     }
@@ -221,6 +227,8 @@ impl Effect {
     pub(crate) fn release(self, hub: &Hub, room: &RoomId) {
         match self {
             Effect::Send(conn, message) => close_if_full(&conn, conn.send(message)),
+            // A client misses nothing without it.
+            Effect::Ping(conn, payload) => _ = conn.outbox().queue(Outgoing::Ping(payload)),
             Effect::Close(conn, close) => conn.outbox().close(close),
             Effect::SetAttachment(conn, value) => {
                 close_if_short(&conn, conn.set_attachment(value));
@@ -278,3 +286,6 @@ fn close_if_short(conn: &Conn, set: Result<(), LimitError>) {
 fn close(conn: &Conn, code: u16, reason: &str) {
     conn.outbox().close(Close::new(code, reason));
 }
+
+#[cfg(test)]
+mod tests;

@@ -39,7 +39,7 @@ use tokio_tungstenite::tungstenite::{
         CloseFrame, Role, WebSocketConfig, WebSocketContext,
         frame::{
             Utf8Bytes,
-            coding::{Data, OpCode},
+            coding::{Control, Data, OpCode},
         },
     },
 };
@@ -96,6 +96,8 @@ pub(crate) struct Wire<Io> {
     sent: u64,
     /// Number of bytes of control frames that were framed and not yet counted.
     control_bytes: usize,
+    /// Number of the app's pings that were framed and not yet answered.
+    pongs_due: u32,
 }
 
 impl<Io: ClientSocket> Wire<Io> {
@@ -120,6 +122,7 @@ impl<Io: ClientSocket> Wire<Io> {
             received: 0,
             sent: 0,
             control_bytes: 0,
+            pongs_due: 0,
         }
     }
 
@@ -192,8 +195,13 @@ impl<Io: ClientSocket> Wire<Io> {
                 };
                 let frames = source.fragments.total().wrapping_sub(frames_before);
                 // Pongs are framed during the read: at most as many as one write may have.
-                if !take(received) || frames >= TURN_FRAMES_MAX || source.out.len() >= OUT_BYTES_MAX
-                {
+                let is_due = matches!(received, Received::Pong) && self.pongs_due > 0;
+                if is_due {
+                    // The app asked for it: it is no event, and does not count as a flood.
+                    self.pongs_due -= 1;
+                }
+                let goes_on = is_due || take(received);
+                if !goes_on || frames >= TURN_FRAMES_MAX || source.out.len() >= OUT_BYTES_MAX {
                     break Poll::Ready(());
                 }
             };
@@ -256,7 +264,17 @@ impl<Io: ClientSocket> Wire<Io> {
         }
     }
 
-    /// Frames a ping. Everything before it must be written, or it could come within a large
+    /// Frames a ping of the app, which is written with the next flush.
+    fn ping_for_app(&mut self, payload: &[u8]) {
+        if self.out.capacity() == 0 {
+            self.out = SPARE.take();
+        }
+        put_header(&mut self.out, OpCode::Control(Control::Ping), payload.len());
+        self.out.extend_from_slice(payload);
+        self.pongs_due = self.pongs_due.saturating_add(1);
+    }
+
+    /// Frames a ping of the host. Everything before it must be written, or it could come within a large
     /// message.
     pub(crate) fn ping(&mut self) {
         // The decoder refuses only after a close frame; then no ping is due.
@@ -332,6 +350,7 @@ impl<Io: ClientSocket> Sink for Wire<Io> {
         match outgoing {
             Outgoing::Close(close) => self.close(&close),
             Outgoing::Message(message) => self.send(&message),
+            Outgoing::Ping(payload) => self.ping_for_app(&payload),
             Outgoing::Publication(publication) => self.send(&publication.message),
         }
     }
@@ -362,7 +381,7 @@ fn received(outcome: tungstenite::Result<tungstenite::Message>) -> Received {
     }
 }
 
-/// Writes the header of a message in one frame without a mask (RFC 6455 section 5.2). The library's
+/// Writes the header of one final frame without a mask (RFC 6455 section 5.2). The library's
 /// general form costs twice as much, and each follower of a topic gets a header of its own.
 fn put_header(out: &mut Vec<u8>, opcode: OpCode, length: usize) {
     let first = 0x80 | u8::from(opcode);

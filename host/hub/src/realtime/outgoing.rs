@@ -1,14 +1,21 @@
 //! The entries of an outbox: everything that the host writes to one client, in the order in which it
 //! was queued.
 
-use crate::{message::Message, realtime::publication::Publication};
+use crate::{limits::CLOSE_REASON_BYTES_MAX, message::Message, realtime::publication::Publication};
+use bytes::Bytes;
 use std::sync::Arc;
+
+/// Maximum bytes of the payload of a control frame (RFC 6455 section 5.5). That of a close has a
+/// code of two bytes and a reason.
+pub(crate) const CONTROL_BYTES_MAX: usize = 2 + CLOSE_REASON_BYTES_MAX;
 
 /// One thing to write to a client.
 #[derive(Clone, Debug)]
 pub enum Outgoing {
     /// A message to this client alone.
     Message(Message),
+    /// A ping with this payload (RFC 6455 section 5.5.2).
+    Ping(Bytes),
     /// A publication, shared with every follower of its topic.
     Publication(Arc<Publication>),
     /// The last entry: nothing is queued after it.
@@ -40,7 +47,7 @@ impl Outgoing {
         match self {
             Outgoing::Message(message) => Some(message),
             Outgoing::Publication(publication) => Some(&publication.message),
-            Outgoing::Close(_) => None,
+            Outgoing::Ping(_) | Outgoing::Close(_) => None,
         }
     }
 
@@ -48,6 +55,7 @@ impl Outgoing {
     pub(crate) fn len(&self) -> usize {
         match self {
             Outgoing::Message(message) => message.len(),
+            Outgoing::Ping(payload) => payload.len(),
             Outgoing::Publication(publication) => publication.message.len(),
             Outgoing::Close(_) => 0,
         }
@@ -56,9 +64,8 @@ impl Outgoing {
     /// Returns the maximum bytes of its payload, if a message has at most `message_bytes_max`.
     pub(crate) fn length_max(&self, message_bytes_max: usize) -> usize {
         match self {
-            Outgoing::Message(_) | Outgoing::Publication(_) | Outgoing::Close(_) => {
-                message_bytes_max
-            }
+            Outgoing::Message(_) | Outgoing::Publication(_) => message_bytes_max,
+            Outgoing::Ping(_) | Outgoing::Close(_) => CONTROL_BYTES_MAX,
         }
     }
 

@@ -74,6 +74,14 @@ impl Socket {
         }
     }
 
+    /// Returns the next frame of any kind. A ping is answered with the next frame that is sent.
+    pub(crate) async fn frame(&mut self) -> Message {
+        soon("a frame", self.stream.next())
+            .await
+            .expect("the connection is open")
+            .expect("the frame is valid")
+    }
+
     /// Returns the text of the next message.
     pub(crate) async fn text(&mut self) -> String {
         self.receive()

@@ -11,4 +11,5 @@ mod files;
 mod foreign;
 mod forms;
 mod messages;
+mod pings;
 mod streams;

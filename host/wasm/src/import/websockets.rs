@@ -91,6 +91,15 @@ impl HostConnection for State {
         Ok(self.perform(effect)?.map(drop))
     }
 
+    fn ping(
+        &mut self,
+        connection: Resource<Connection>,
+        payload: Vec<u8>,
+    ) -> Result<Result<(), SendError>> {
+        let conn = self.conn(&connection)?.clone();
+        Ok(self.perform(Effect::Ping(conn, payload.into()))?.map(drop))
+    }
+
     fn buffered_amount(&mut self, connection: Resource<Connection>) -> Result<u64> {
         Ok(self.scope()?.queued(self.conn(&connection)?) as u64)
     }

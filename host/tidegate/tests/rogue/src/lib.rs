@@ -12,6 +12,7 @@ mod limits;
 mod misbehave;
 mod pages;
 mod paths;
+mod ping;
 mod print;
 mod room;
 mod socket;

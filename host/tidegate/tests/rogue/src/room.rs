@@ -1,6 +1,8 @@
 //! A room that obeys its messages, and counts its wakes in its storage.
 
-use crate::{automatic::automatic, limits, misbehave::misbehave, print::print, version};
+use crate::{
+    automatic::automatic, limits, misbehave::misbehave, ping::ping, print::print, version,
+};
 use std::time::Duration;
 use tidegate::{CallError, prelude::*};
 
@@ -55,6 +57,7 @@ impl Room for Rogue {
         let (what, with) = text.split_once(' ').unwrap_or((text, ""));
         match what {
             "version" => conn.send(version()),
+            "ping" => ping(conn, with.as_bytes()),
             "limit" => limits::of_room(cx, conn, with),
             "print" => print(with),
             "wake" => conn.send(self.wake.to_string()),

@@ -1,6 +1,8 @@
 //! A socket that obeys its messages: the first word is the command, the rest is its argument.
 
-use crate::{automatic::automatic, limits, misbehave::misbehave, print::print, room, version};
+use crate::{
+    automatic::automatic, limits, misbehave::misbehave, ping::ping, print::print, room, version,
+};
 use tidegate::prelude::*;
 
 /// The query selects the misbehaviour in `upgrade`, `open` or `close`, and the status of a refusal.
@@ -59,6 +61,7 @@ impl Socket for Rogue {
             "limit" => limits::of_connection::<room::Rogue>(conn, with),
             "print" => print(with),
             "say" => conn.send(with),
+            "ping" => ping(conn, with.as_bytes()),
             "id" => conn.send(conn.id()),
             "version" => conn.send(version()),
             "keep" => conn.set_attachment(with.as_bytes()),
