@@ -13,22 +13,25 @@
 //! join or leave, broadcasts, feeds) are here. The commit is left to `transaction`.
 
 use crate::{
-    budget::{Budget, Charge},
     effect::{Effect, EffectError, tags_bytes},
-    hub::{FeedGuard, Hub},
+    hub::Hub,
     limits::{LimitError, Limits},
     name::{ConnId, RoomId},
     realtime::{
         auto_response::AutoResponse,
         connections::Conn,
-        history::{self, Position, Positions, Replay, StartPoint},
+        history::{self, Positions, Replay, StartPoint},
         publication::Publication,
+    },
+    rooms::{
+        allowance::Allowance,
+        pending_feed::{PendingFeed, Subscription},
     },
 };
 use bytes::Bytes;
 use std::{
     collections::{BTreeMap, BTreeSet, btree_map::Entry},
-    sync::{Arc, Mutex},
+    sync::Arc,
 };
 
 /// The effects of some events.
@@ -41,43 +44,6 @@ pub(crate) struct Effects {
     members: BTreeMap<ConnId, Option<Arc<Conn>>>,
     /// The auto-response, if one was set; the last one counts.
     auto_response: Option<Option<AutoResponse>>,
-}
-
-/// The bound of the running event. Each of its writes and effects has a weight: the bytes of memory
-/// that it takes until the commit. Their sum is at most `room_event_bytes_max`, and within the
-/// budget of the process.
-pub(crate) struct Allowance<'a> {
-    /// Weight of the running event so far.
-    pub(crate) weight: &'a mut usize,
-    /// Weight of the events before it that are not committed.
-    pub(crate) kept: usize,
-    pub(crate) max: usize,
-    pub(crate) budget: &'a Arc<Budget>,
-    pub(crate) charge: &'a mut Charge,
-}
-
-impl Allowance<'_> {
-    /// Adds `more` bytes to the event and removes `less`, which they replace.
-    pub(crate) fn admit(&mut self, more: usize, less: usize) -> Result<(), LimitError> {
-        let weight = *self.weight + more - less;
-        if weight > self.max && more > less {
-            return Err(LimitError::TooMany);
-        }
-        self.charge.fit(self.budget, self.kept + weight)?;
-        *self.weight = weight;
-        Ok(())
-    }
-
-    /// As [`admit`](Allowance::admit), for an effect of the host, which is never refused.
-    pub(crate) fn force(&mut self, more: usize) {
-        *self.weight += more;
-        self.charge.force(self.budget, self.kept + *self.weight);
-    }
-
-    /// Returns true if this many more bytes would be admitted.
-    pub(crate) fn has_room(&self, more: usize) -> bool {
-        *self.weight + more <= self.max
-    }
 }
 
 /// An effect in its place in the order.
@@ -116,50 +82,9 @@ impl StagedEffect {
     }
 }
 
-/// A feed that is about to be opened.
-struct Subscription {
-    topics: Vec<String>,
-    since: Option<Positions>,
-    /// Start and missed publications of the room's own topic.
-    missed: (StartPoint, Replay),
-    slot: Arc<PendingFeed>,
-}
-
 /// Returns the bytes of memory that `messages` messages of `bytes` bytes take.
 pub(crate) fn sends_weight(bytes: usize, messages: usize) -> usize {
     bytes + messages * size_of::<StagedEffect>() + size_of::<(ConnId, ConnectionChanges)>()
-}
-
-impl Subscription {
-    fn weight(&self) -> usize {
-        let topics: usize = self
-            .topics
-            .iter()
-            .map(|topic| size_of::<String>() + topic.len())
-            .sum();
-        let positions = self
-            .since
-            .as_ref()
-            .map_or(0, |since| since.0.len() * size_of::<Position>());
-        let missed: usize = self
-            .missed
-            .1
-            .iter()
-            .map(|publication| publication.weight())
-            .sum();
-        size_of::<Subscription>() + topics + positions + missed
-    }
-
-    fn open(self, hub: &Arc<Hub>, room: &RoomId) {
-        let Subscription {
-            topics,
-            since,
-            missed,
-            slot,
-        } = self;
-        let subscribed = hub.subscribe_in(topics, since.as_ref(), room, missed);
-        *slot.0.lock().expect("nothing panics while it holds a slot") = Some(subscribed);
-    }
 }
 
 struct ConnectionChanges {
@@ -169,20 +94,6 @@ struct ConnectionChanges {
     bytes: usize,
     messages: usize,
     closed: bool,
-}
-
-/// The feed of a room, once the event that admitted it is durable.
-#[derive(Default)]
-pub struct PendingFeed(Mutex<Option<Result<FeedGuard, LimitError>>>);
-
-impl PendingFeed {
-    /// Returns the feed, once.
-    pub fn take(&self) -> Option<Result<FeedGuard, LimitError>> {
-        self.0
-            .lock()
-            .expect("nothing panics while it holds a slot")
-            .take()
-    }
 }
 
 impl Effects {
@@ -364,17 +275,9 @@ impl Effects {
         missed: (StartPoint, Replay),
         allowance: &mut Allowance<'_>,
     ) -> Arc<PendingFeed> {
-        let slot = Arc::<PendingFeed>::default();
-        self.force(
-            StagedEffect::Subscribe(Box::new(Subscription {
-                topics,
-                since,
-                missed,
-                slot: slot.clone(),
-            })),
-            allowance,
-        );
-        slot
+        let (subscription, feed) = Subscription::new(topics, since, missed);
+        self.force(StagedEffect::Subscribe(Box::new(subscription)), allowance);
+        feed
     }
 
     /// Returns the attachment that was set, if there is one.

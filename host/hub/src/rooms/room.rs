@@ -4,6 +4,10 @@
 use crate::{
     limits::{WAKE_FAILURES_MAX, WAKE_PAUSE},
     retry::Backoff,
+    rooms::{
+        awake::Ticket,
+        inbox::{Inbox, InboxMax},
+    },
 };
 use std::{collections::VecDeque, time::Duration};
 
@@ -23,29 +27,8 @@ pub(crate) struct Room<I, E> {
     /// Number of consecutive wakes that failed.
     failures: u32,
     closed_until: u64,
-}
-
-/// Events in the order of their arrival, each with a number that only grows. A cancelled event
-/// leaves an empty place.
-struct Inbox<E> {
-    events: VecDeque<InboxEntry<E>>,
-    next: u64,
-    /// Number of waiting events, without the empty places.
-    count: usize,
-    bytes: usize,
-}
-
-struct InboxEntry<E> {
-    number: u64,
-    bytes: usize,
-    event: Option<E>,
-}
-
-/// Maximum number and bytes of the events that wait for a room.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct InboxMax {
-    pub(crate) events: usize,
-    pub(crate) bytes: usize,
+    /// Ticket of the idle room. The owner of the index of awake rooms sets it.
+    pub(crate) ticket: Option<Ticket>,
 }
 
 enum Phase<I> {
@@ -82,17 +65,13 @@ impl<I, E> Default for Room<I, E> {
     fn default() -> Room<I, E> {
         Room {
             phase: Phase::Asleep,
-            inbox: Inbox {
-                events: VecDeque::new(),
-                next: 0,
-                count: 0,
-                bytes: 0,
-            },
+            inbox: Inbox::default(),
             pending: VecDeque::new(),
             again_at: 0,
             backoff: Backoff::default(),
             failures: 0,
             closed_until: 0,
+            ticket: None,
         }
     }
 }
@@ -107,10 +86,7 @@ impl<I, E> Room<I, E> {
         now: u64,
     ) -> Result<(u64, Admission<I>), PostError> {
         self.check_open(now)?;
-        // An empty queue takes one event of any size.
-        let is_full = self.inbox.count >= max.events
-            || (self.inbox.count > 0 && self.inbox.bytes + bytes > max.bytes);
-        if is_full {
+        if self.inbox.is_full(bytes, max) {
             return Err(PostError::Full);
         }
         let number = self.inbox.push(event, bytes);
@@ -170,22 +146,12 @@ impl<I, E> Room<I, E> {
 
     /// Returns the bytes of the waiting events.
     pub(crate) fn waiting_bytes(&self) -> usize {
-        self.inbox.bytes
+        self.inbox.bytes()
     }
 
     /// Cancels the waiting events for which `is_it` returns true.
     pub(crate) fn give_up_where(&mut self, is_it: impl Fn(&E) -> bool) -> Vec<E> {
-        let numbers: Vec<u64> = self
-            .inbox
-            .events
-            .iter()
-            .filter(|waiting| waiting.event.as_ref().is_some_and(&is_it))
-            .map(|waiting| waiting.number)
-            .collect();
-        numbers
-            .into_iter()
-            .filter_map(|number| self.inbox.take(number))
-            .collect()
+        self.inbox.take_where(is_it)
     }
 
     /// Checks that the room may be woken.
@@ -285,45 +251,6 @@ impl<I, E> Room<I, E> {
     /// Returns true if it is awake, running or idle.
     pub(crate) fn is_awake(&self) -> bool {
         !matches!(self.phase, Phase::Asleep)
-    }
-}
-
-impl<E> Inbox<E> {
-    fn push(&mut self, event: E, bytes: usize) -> u64 {
-        let number = self.next;
-        self.events.push_back(InboxEntry {
-            number,
-            bytes,
-            event: Some(event),
-        });
-        (self.next, self.count, self.bytes) = (number + 1, self.count + 1, self.bytes + bytes);
-        number
-    }
-
-    fn pop(&mut self) -> Option<(E, usize)> {
-        while let Some(InboxEntry { bytes, event, .. }) = self.events.pop_front() {
-            if let Some(event) = event {
-                (self.count, self.bytes) = (self.count - 1, self.bytes - bytes);
-                return Some((event, bytes));
-            }
-        }
-        // Free the capacity that a burst of events took.
-        self.events = VecDeque::new();
-        None
-    }
-
-    fn take(&mut self, number: u64) -> Option<E> {
-        let at = self
-            .events
-            .binary_search_by_key(&number, |waiting| waiting.number)
-            .ok()?;
-        let (event, bytes) = (self.events[at].event.take()?, self.events[at].bytes);
-        (self.count, self.bytes) = (self.count - 1, self.bytes - bytes);
-        // Empty places are less than half of all, so they need no bound of their own.
-        if self.events.len() > 2 * self.count + 16 {
-            self.events.retain(|waiting| waiting.event.is_some());
-        }
-        Some(event)
     }
 }
 
@@ -517,7 +444,7 @@ mod tests {
             assert_eq!(room.give_up(*number), None, "once");
         }
         assert_eq!(
-            (room.waiting_bytes(), room.inbox.events.len() <= 36),
+            (room.waiting_bytes(), room.inbox.places() <= 36),
             (100, true)
         );
         assert_eq!(room.give_up_where(|event| event % 2 == 0).len(), 5);

@@ -8,7 +8,7 @@ use crate::{
     name::RoomId,
     realtime::{connections::Conn, feed::Feed},
     request::{Request, Response},
-    rooms::scheduler::{Rooms, Version},
+    rooms::{scheduler::Rooms, version::Version},
 };
 use bytes::Bytes;
 use std::sync::Arc;
