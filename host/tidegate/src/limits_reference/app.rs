@@ -112,7 +112,7 @@ pub(super) const ROOMS: Group = (
             "Time for which such a room is closed",
             "it is tried again",
             &[
-                "hub/tests/rooms/main.rs::a_room_that_traps_on_wake_five_times_in_a_row_is_closed_for_thirty_seconds",
+                "tidegate/tests/hostile/retries.rs::a_room_that_does_not_wake_is_closed_for_thirty_seconds",
             ],
         ),
         fixed(
@@ -121,7 +121,7 @@ pub(super) const ROOMS: Group = (
             "Rooms whose failed wakes are remembered",
             "the failures of the room that failed first are forgotten",
             &[
-                "hub/tests/rooms/main.rs::names_of_rooms_that_cannot_wake_push_out_one_failing_room_each",
+                "tidegate/tests/hostile/retries.rs::beyond_a_thousand_failing_rooms_the_one_that_failed_first_is_forgotten",
             ],
         ),
         fixed(
@@ -130,7 +130,7 @@ pub(super) const ROOMS: Group = (
             "Attempts of one alarm",
             "it is given up, and logged",
             &[
-                "hub/tests/rooms/main.rs::an_alarm_that_fails_is_tried_again_after_2_4_8_16_and_32_seconds_and_then_given_up",
+                "tidegate/tests/hostile/retries.rs::an_alarm_that_fails_is_tried_six_times_over_sixty_two_seconds",
             ],
         ),
         fixed(
@@ -139,7 +139,7 @@ pub(super) const ROOMS: Group = (
             "Time before the first retry of an alarm; twice as long before each later one",
             "",
             &[
-                "hub/tests/rooms/main.rs::an_alarm_that_fails_is_tried_again_after_2_4_8_16_and_32_seconds_and_then_given_up",
+                "tidegate/tests/hostile/retries.rs::an_alarm_that_fails_is_tried_six_times_over_sixty_two_seconds",
             ],
         ),
         fixed(
@@ -148,7 +148,7 @@ pub(super) const ROOMS: Group = (
             "Time after which an alarm that was not called is late",
             "late alarms are spread",
             &[
-                "hub/src/rooms/alarms.rs::those_that_are_late_are_spread_and_those_in_time_do_not_wait_for_them",
+                "tidegate/tests/hostile/retries.rs::alarms_that_are_late_by_more_than_a_second_are_called_ten_at_a_time",
             ],
         ),
         fixed(
@@ -157,7 +157,7 @@ pub(super) const ROOMS: Group = (
             "Late alarms that are called in a tenth of a second, and as many retries",
             "they wait, the longest due first",
             &[
-                "hub/src/rooms/alarms.rs::those_that_are_late_are_spread_and_those_in_time_do_not_wait_for_them",
+                "tidegate/tests/hostile/retries.rs::alarms_that_are_late_by_more_than_a_second_are_called_ten_at_a_time",
             ],
         ),
         fixed(
@@ -173,7 +173,7 @@ pub(super) const ROOMS: Group = (
             "The longest such pause",
             "",
             &[
-                "hub/src/rooms/room.rs::pending_events_are_tried_again_after_longer_and_longer_pauses_and_others_do_not_wait_for_them",
+                "tidegate/tests/hostile/retries.rs::the_host_tries_again_after_250_ms_at_first_and_after_five_seconds_at_last",
             ],
         ),
         fixed(
@@ -182,7 +182,7 @@ pub(super) const ROOMS: Group = (
             "Rooms whose pending events are retried in a tenth of a second",
             "they wait, the longest due first",
             &[
-                "hub/src/rooms/room.rs::pending_events_are_tried_again_after_longer_and_longer_pauses_and_others_do_not_wait_for_them",
+                "tidegate/tests/hostile/retries.rs::pending_events_of_fifty_rooms_are_tried_again_in_a_tick",
             ],
         ),
         fixed(
@@ -190,7 +190,9 @@ pub(super) const ROOMS: Group = (
             LimitValue::Time(ALARM_OF_NOBODY),
             "Time between two checks for a room class that an alarm needs and the served version lacks",
             "it waits",
-            &["hub/tests/rooms/main.rs::an_alarm_of_a_class_that_is_not_served_waits_until_it_is"],
+            &[
+                "tidegate/tests/hostile/retries.rs::an_alarm_of_a_class_that_is_not_served_is_looked_at_every_ten_seconds",
+            ],
         ),
     ],
 );
@@ -271,7 +273,13 @@ pub(super) const THE_APP: Group = (
             "instances",
             "Instances in use at a time; streams, loaders, actions and rooms have shares of them",
             "the call waits for a while, then 503",
-            &["tidegate/tests/faults.rs::events_beyond_the_instances_get_a_503_with_retry_after"],
+            &[
+                "tidegate/tests/faults.rs::events_beyond_the_instances_get_a_503_with_retry_after",
+                "tidegate/tests/hostile/instances.rs::streams_leave_a_share_of_instances_to_other_events",
+                "tidegate/tests/hostile/shares.rs::loaders_hold_at_most_their_share",
+                "tidegate/tests/hostile/shares.rs::actions_hold_at_most_their_share",
+                "tidegate/tests/hostile/shares.rs::renders_hold_at_most_their_share",
+            ],
         ),
         setting(
             "app",

@@ -20,4 +20,6 @@ mod outbound;
 mod paths;
 mod progress;
 mod proxies;
+mod retries;
+mod shares;
 mod storage;

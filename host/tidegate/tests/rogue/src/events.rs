@@ -1,7 +1,7 @@
 //! First and last events, and alarms. Each is reported: to a topic, or to the room.
 
 use crate::version;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 use tidegate::prelude::*;
 
 /// Topic for messages about sockets and about requests that hold an instance.
@@ -105,7 +105,13 @@ impl Room for Guests {
         Ok(Vec::new())
     }
 
-    async fn request(&mut self, cx: &Cx, _: Request) -> Result<Response> {
+    /// A POST with a number of milliseconds sets an alarm that was due so long ago; a GET returns
+    /// all lines and the members.
+    async fn request(&mut self, cx: &Cx, req: Request) -> Result<Response> {
+        if req.method() == "POST" {
+            cx.alarm_at(SystemTime::now() - Duration::from_millis(req.text()?.parse()?));
+            return Ok(Response::text("set"));
+        }
         let lines = cx
             .range("line/")
             .entries()
@@ -125,7 +131,13 @@ impl Room for Guests {
         )))
     }
 
+    /// In the room "fails-5" the first five tries fail.
     async fn alarm(&mut self, cx: &Cx) -> Result {
+        println!("an alarm of {}", cx.name());
+        let failures = cx.name().strip_prefix("fails-").unwrap_or("0").parse()?;
+        if cx.attempt() <= failures {
+            return Err(Error::fault("as asked"));
+        }
         let line = format!("alarm {}", cx.attempt());
         cx.broadcast(line.as_str())?;
         self.add(cx, &line)
@@ -133,9 +145,19 @@ impl Room for Guests {
 }
 
 /// A page whose loader reports when it is dropped, and waits for a room before its first value.
+/// With `?render=MS`, its render waits for a room for this time.
 pub(crate) fn parting() -> Page {
-    Page::new(|_, _| Response::html("<!doctype html><body>a page<!--tidegate--></body>"))
-        .loader(Loader::live("parting"), wait)
+    Page::new(render_parting).loader(Loader::live("parting"), wait)
+}
+
+fn render_parting(req: &Request, _: &View) -> Result<Response> {
+    if let Some(ms) = req.query_opt::<String>("render")? {
+        let slow = tidegate::room::<Guests>("slow").timeout(Duration::from_secs(60));
+        slow.call(ms)?;
+    }
+    Ok(Response::html(
+        "<!doctype html><body>a page<!--tidegate--></body>",
+    ))
 }
 
 struct Guard;
