@@ -10,8 +10,9 @@ use std::{
     sync::{Arc, OnceLock, RwLock},
     time::Duration,
 };
-use tidegate_hub::{App, Close, Hub};
+use tidegate_hub::{App, Close, Hub, limits::HALF_CLOSE_PATIENCE};
 use tidegate_routing::Router;
+use tokio::time::{sleep, timeout};
 
 /// Settings of the edge for its clients. It is a plain struct: take the default and change the
 /// fields that you need.
@@ -52,7 +53,9 @@ pub struct Config {
     pub bytes_per_second_min: usize,
     /// Maximum time for a client that has ended its sending direction to take one more byte of its
     /// answer, while its request is handled. Then it counts as gone. TCP has the same sign for a
-    /// client that left and for one that sends nothing more.
+    /// client that left and for one that sends nothing more. If a call waits for an instance, the
+    /// time is at most
+    /// [`HALF_CLOSE_PATIENCE`](tidegate_hub::limits::HALF_CLOSE_PATIENCE).
     pub half_close_within: Duration,
     /// Maximum time in which the host reads and drops a client's bytes after the last answer of its
     /// connection, so that the answer arrives.
@@ -91,7 +94,7 @@ impl Default for Config {
             read_within: Duration::from_secs(30),
             write_within: Duration::from_secs(30),
             bytes_per_second_min: 256,
-            half_close_within: Duration::from_secs(3),
+            half_close_within: Duration::from_secs(60),
             linger_within: Duration::from_secs(30),
             linger_bytes_max: 256 << 20,
             sockets_max: None,
@@ -174,6 +177,16 @@ impl Server {
             .read()
             .expect("nothing panics while it holds the version")
             .clone()
+    }
+
+    /// Completes when a client that has ended its sending direction counts as gone: it takes no more
+    /// byte of its answer for `within`, or for a shorter time while a call waits for an instance.
+    /// The caller starts again after each byte.
+    pub(crate) async fn give_up_half_closed(&self, within: Duration) {
+        let patience = within.min(HALF_CLOSE_PATIENCE);
+        sleep(patience).await;
+        let shortage = self.version().app.wait_for_shortage();
+        _ = timeout(within - patience, shortage).await;
     }
 
     /// Sends new requests and events of connections to this version. Work in flight ends with the

@@ -43,6 +43,11 @@ pub trait App: Send + Sync + 'static {
     fn instance(&self) -> Call<'_, Box<dyn Instance>>;
     /// Returns the handlers of pages.
     fn pages(&self) -> &dyn Pages;
+    /// Completes while a call waits for an instance. A caller that waits for the app on behalf of a
+    /// client that has probably left should then give up.
+    fn wait_for_shortage(&self) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        Box::pin(std::future::pending())
+    }
 }
 
 /// Guest code for pages, by their index in the manifest.

@@ -168,6 +168,10 @@ impl Default for Limits {
 /// Maximum bytes of a close reason (RFC 6455 section 5.5: 125 for the frame, two of them the code).
 pub const CLOSE_REASON_BYTES_MAX: usize = 123;
 
+/// Maximum time for the next byte of an answer to a client that has ended its sending direction,
+/// while a call waits for an instance. It is shorter than the time that such a call waits.
+pub const HALF_CLOSE_PATIENCE: Duration = Duration::from_secs(3);
+
 /// Maximum number of fields of a form that the host reads before it calls its action.
 pub const FORM_FIELDS_MAX: usize = 1000;
 

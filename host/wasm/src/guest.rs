@@ -9,7 +9,7 @@ use crate::{
     stdio::EventContext,
 };
 use bytes::Bytes;
-use std::sync::Arc;
+use std::{pin::Pin, sync::Arc};
 use tidegate_hub::{
     ActionRun, App, Body, Call, CloseEvent, Conn, Decision, Fault, Feed, Hub, LoaderRun, Message,
     Pages, Request, Response, StreamingResponse, Verdict, app,
@@ -178,6 +178,11 @@ impl App for Guest {
 
     fn pages(&self) -> &dyn Pages {
         self
+    }
+
+    fn wait_for_shortage(&self) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        let account = self.pool.account().clone();
+        Box::pin(async move { account.shortage().await })
     }
 }
 

@@ -23,7 +23,7 @@ use std::{
 };
 use tidegate_hub::Fault;
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::{Notify, OwnedSemaphorePermit, Semaphore},
     time::{sleep, timeout},
 };
 
@@ -187,6 +187,8 @@ pub(crate) struct Account {
     idle: Mutex<Vec<Weak<dyn Idle>>>,
     /// Number of calls that wait for a permit.
     waiting: AtomicUsize,
+    /// Notified when another call waits.
+    shortage: Notify,
     /// Held while the number of waiting calls and the claims change together.
     claiming: Mutex<()>,
     /// A permit for each of them, as long as no instance was given up for it: whatever takes the permit gives up its instance, the
@@ -204,6 +206,7 @@ impl<'a> Waiting<'a> {
         let _claiming = account.claiming();
         account.waiting.fetch_add(1, SeqCst);
         account.claims.add_permits(1);
+        account.shortage.notify_waiters();
         Waiting(account)
     }
 }
@@ -228,6 +231,7 @@ impl Account {
             bytes,
             idle: Mutex::default(),
             waiting: AtomicUsize::new(0),
+            shortage: Notify::new(),
             claiming: Mutex::default(),
             claims: Semaphore::new(0),
             after: Semaphore::new(max / 8),
@@ -261,6 +265,20 @@ impl Account {
         timeout(WAIT, self.permits.take(of))
             .await
             .map_err(|_| Fault::Busy)
+    }
+
+    /// Completes while a call waits for a permit. Takes no claim: the work of a client that is then
+    /// given up takes its own, once it is work after an answer.
+    pub(crate) async fn shortage(&self) {
+        loop {
+            let mut notified = pin!(self.shortage.notified());
+            // Enabled before the number is read, so that no call is missed.
+            notified.as_mut().enable();
+            if self.waiting.load(SeqCst) > 0 {
+                return;
+            }
+            notified.await;
+        }
     }
 
     /// Adds a claim if calls wait. A call that takes a permit without waiting may take the one of an
@@ -539,6 +557,25 @@ mod tests {
             "another call takes the permit at once"
         );
         assert!(is_wanted(1), "the waiting call gets the next one");
+    }
+
+    #[test]
+    fn a_shortage_lasts_while_a_call_waits_and_takes_no_claim() {
+        let account = Account::new(16);
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut early = Box::pin(account.shortage());
+        assert!(early.as_mut().poll(&mut cx).is_pending());
+        let waiting = Waiting::new(&account);
+        assert!(early.as_mut().poll(&mut cx).is_ready());
+        let mut is_short = || {
+            Box::pin(account.shortage())
+                .as_mut()
+                .poll(&mut cx)
+                .is_ready()
+        };
+        assert!(is_short() && is_short());
+        drop(waiting);
+        assert!(!is_short());
     }
 
     struct Stack(Mutex<Vec<Slot>>);

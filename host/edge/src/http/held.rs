@@ -30,7 +30,7 @@ use crate::{
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode, response::Parts};
 use std::{
-    future::{Future as _, poll_fn},
+    future::{Future, poll_fn},
     io,
     pin::{Pin, pin},
     sync::Arc,
@@ -40,7 +40,7 @@ use std::{
 use tidegate_hub::{BodyError, Frame, app};
 use tokio::{
     io::ReadBuf,
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep},
 };
 
 /// Number of bytes that are gathered before a write.
@@ -139,13 +139,10 @@ pub(crate) async fn write<Io: ClientSocket>(
     let mut trailers = None::<Box<HeaderMap>>;
     loop {
         let next = if read_ahead.has_ended {
-            let within = io.server.config.half_close_within;
-            // Boxed because its timer takes room, which few answers need.
-            let next = Box::pin(timeout(
-                within,
-                next(&mut io.io, &mut body, !out.is_empty(), &mut read_ahead),
-            ));
-            next.await.unwrap_or(HeldEvent::Gone(Ok(())))
+            let server = io.server.clone();
+            let next = next(&mut io.io, &mut body, !out.is_empty(), &mut read_ahead);
+            // Boxed because its timers take room, which few answers need.
+            Box::pin(next_or_gone(next, &server)).await
         } else {
             next(&mut io.io, &mut body, !out.is_empty(), &mut read_ahead).await
         };
@@ -185,6 +182,18 @@ pub(crate) async fn write<Io: ClientSocket>(
             out = Vec::new();
         }
     }
+}
+
+/// Returns the next event of an answer whose client has ended its sending direction, until the
+/// client counts as gone.
+async fn next_or_gone(next: impl Future<Output = HeldEvent>, server: &Server) -> HeldEvent {
+    let (mut next, within) = (pin!(next), server.config.half_close_within);
+    let mut gone = pin!(server.give_up_half_closed(within));
+    poll_fn(|cx| match next.as_mut().poll(cx) {
+        Poll::Pending => gone.as_mut().poll(cx).map(|()| HeldEvent::Gone(Ok(()))),
+        event => event,
+    })
+    .await
 }
 
 enum HeldEvent {

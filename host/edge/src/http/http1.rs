@@ -218,7 +218,7 @@ async fn serve_requests<Io: ClientSocket>(
         .serve_connection(TokioIo::new(paced), service)
         .with_upgrades();
     let mut stopped = pin!(stopping.wait_for(|stopping| *stopping));
-    let (mut is_stopped, mut watch) = (false, Watch::new(&server.config));
+    let (mut is_stopped, mut watch) = (false, Watch::new(server.clone()));
     let mut hurries = memory.hurries();
     let end = poll_fn(|cx| {
         if !is_stopped && stopped.as_mut().poll(cx).is_ready() {

@@ -19,11 +19,12 @@
 use crate::{
     http::connection_state::ConnectionState,
     http::pace::{PaceMeter, PaceRule, poll_timer},
-    server::Config,
+    server::Server,
 };
 use std::{
+    future::Future,
     pin::Pin,
-    sync::atomic::Ordering::Relaxed,
+    sync::{Arc, atomic::Ordering::Relaxed},
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -58,8 +59,17 @@ pub(crate) enum Lateness {
     Look,
 }
 
+/// A client that has ended its sending direction.
+struct HalfClosed {
+    /// Number of bytes sent when `gone` was created.
+    sent: u64,
+    /// Completes when the client counts as gone.
+    gone: Pin<Box<dyn Future<Output = ()> + Send>>,
+}
+
 /// The clock of a connection.
 pub(crate) struct Watch {
+    server: Arc<Server>,
     times: TimeLimits,
     /// Number of the exchange at the last check.
     count: u64,
@@ -68,9 +78,8 @@ pub(crate) struct Watch {
     /// End of the app's time to answer, after the body was given up.
     answer_until: Option<Instant>,
     reader: PaceMeter,
-    /// Set when the client has ended its sending direction: the number of bytes sent by then, and
-    /// the time by which more must be sent.
-    left: Option<(u64, Instant)>,
+    /// Set when the client has ended its sending direction.
+    half_closed: Option<HalfClosed>,
     /// Time of the next check whether the client is still connected.
     look_at: Option<Instant>,
     timer: Option<Pin<Box<Sleep>>>,
@@ -97,7 +106,8 @@ enum NextRequest {
 }
 
 impl Watch {
-    pub(crate) fn new(config: &Config) -> Watch {
+    pub(crate) fn new(server: Arc<Server>) -> Watch {
+        let config = &server.config;
         let times = TimeLimits {
             idle_within: config.idle_within,
             header_within: config.header_within,
@@ -109,13 +119,14 @@ impl Watch {
         let (body, reader) = (PaceMeter::default(), PaceMeter::default());
         // No exchange has this number.
         Watch {
+            server,
             times,
             count: u64::MAX,
             next: NextRequest::None,
             body,
             answer_until: None,
             reader,
-            left: None,
+            half_closed: None,
             look_at: None,
             timer: None,
         }
@@ -142,6 +153,7 @@ impl Watch {
         self.times.half_close_within = self.times.half_close_within.min(self.times.drain);
         // Without a timer, all limits are checked again.
         self.timer = None;
+        self.half_closed = None;
     }
 
     /// Checks whether the client is late. The caller has polled hyper before.
@@ -154,12 +166,15 @@ impl Watch {
             if let Some(late) = self.look(state) {
                 return Poll::Ready(late);
             }
+            if state.has_ended_sending.load(Relaxed) && self.poll_half_closed(state, cx).is_ready()
+            {
+                return Poll::Ready(Lateness::Left);
+            }
             let due = [
                 self.next.until(),
                 self.body.due(self.times.body),
                 self.answer_until,
                 self.reader.due(self.times.reader),
-                self.left.map(|(_, until)| until),
                 self.look_at,
             ];
             let Some(due) = due.into_iter().flatten().min() else {
@@ -223,29 +238,30 @@ impl Watch {
                 return Some(Lateness::Reader);
             }
         }
-        if state.has_ended_sending.load(Relaxed)
-            && let Some(late) = self.look_at_half_closed(state, is_open)
-        {
-            return Some(late);
-        }
         self.look_at_client(state)
     }
 
     /// Checks a client that has ended its sending direction: it counts as connected while its
-    /// answer makes progress.
-    fn look_at_half_closed(&mut self, state: &ConnectionState, is_open: bool) -> Option<Lateness> {
-        if !is_open {
-            self.left = None;
-            return None;
+    /// answer makes progress. Completes when it counts as gone.
+    fn poll_half_closed(&mut self, state: &ConnectionState, cx: &mut Context<'_>) -> Poll<()> {
+        if !state.is_busy() {
+            self.half_closed = None;
+            return Poll::Pending;
         }
-        let (sent, now) = (state.sent.load(Relaxed), Instant::now());
-        match self.left {
-            Some((before, until)) if before == sent => (now >= until).then_some(Lateness::Left),
-            _ => {
-                self.left = Some((sent, now + self.times.half_close_within));
-                None
-            }
+        // If bytes wait for the client, the meter of readers decides.
+        if !state.is_flushed() {
+            return Poll::Pending;
         }
+        let sent = state.sent.load(Relaxed);
+        if let Some(half_closed) = &mut self.half_closed
+            && half_closed.sent == sent
+        {
+            return half_closed.gone.as_mut().poll(cx);
+        }
+        let (server, within) = (self.server.clone(), self.times.half_close_within);
+        let gone = Box::pin(async move { server.give_up_half_closed(within).await });
+        let half_closed = self.half_closed.insert(HalfClosed { sent, gone });
+        half_closed.gone.as_mut().poll(cx)
     }
 
     fn look_at_client(&mut self, state: &ConnectionState) -> Option<Lateness> {

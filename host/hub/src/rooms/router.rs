@@ -11,7 +11,7 @@ use crate::{
     rooms::{scheduler::Rooms, version::Version},
 };
 use bytes::Bytes;
-use std::sync::Arc;
+use std::{future::Future, pin::Pin, sync::Arc};
 use tidegate_routing::Manifest;
 
 /// An app whose events go to rooms where its routes say so, and to the app itself elsewhere.
@@ -181,6 +181,10 @@ impl App for RoomRouter {
 
     fn pages(&self) -> &dyn Pages {
         self.version.app.pages()
+    }
+
+    fn wait_for_shortage(&self) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        self.version.app.wait_for_shortage()
     }
 }
 

@@ -64,6 +64,15 @@ pub(super) const CONNECTIONS: Group = (
             "it counts as gone, and the connection is closed",
             &["tidegate/tests/web/close.rs::a_half_closed_client_that_stops_reading_is_dropped"],
         ),
+        fixed(
+            "HALF_CLOSE_PATIENCE",
+            LimitValue::Time(HALF_CLOSE_PATIENCE),
+            "The same time while a call waits for an instance",
+            "it counts as gone, and its instance is free",
+            &[
+                "tidegate/tests/hostile/instances.rs::an_instance_of_a_client_that_left_is_free_for_a_call_that_waits",
+            ],
+        ),
         limit(
             "linger_within",
             "Time for which bytes of a client are read and dropped after the last answer of its connection, so that the answer arrives",

@@ -27,6 +27,7 @@ const LONG_CALLS: [&str; 6] = [
 ];
 
 /// An app that streams answers, and its paths by their behaviour.
+#[derive(Clone)]
 struct App {
     component: &'static str,
     args: &'static [&'static str],
@@ -175,6 +176,39 @@ async fn a_disconnected_client_frees_its_instance() {
             app.assert_all_are_free(&server, "no head").await;
         }
     }
+}
+
+#[tokio::test]
+async fn an_instance_of_a_client_that_left_is_free_for_a_call_that_waits() {
+    // The longest time for a client that may still wait for its answer, and no other bound.
+    let args = [
+        "--wall",
+        "1h",
+        "--limit",
+        "after_answer_max=1h",
+        "--limit",
+        "half_close_within=1h",
+        "--drain",
+        "0",
+    ];
+    let rows = apps().into_iter().flat_map(|app| {
+        [
+            (get(app.idle), true),
+            (part(app.idle), true),
+            (get(app.wait), false),
+        ]
+        .map(|(request, has_head)| (app.clone(), request, has_head))
+    });
+    join_all(rows.map(async |(app, request, has_head)| {
+        let server = app.serve(&args);
+        if has_head {
+            drop(all(&app, &server, &request, "a first piece").await);
+        } else {
+            drop(join_all((0..app.streams).map(|_| Raw::send(server.address(), &request))).await);
+        }
+        app.assert_all_are_free(&server, &request).await;
+    }))
+    .await;
 }
 
 #[tokio::test]

@@ -302,6 +302,18 @@ async fn a_half_closed_client_gets_its_answer() {
             2,
         ),
         ("a refusal", get("/nothing/is/here"), "nothing is here\n", 1),
+        (
+            "a plain route that takes longer than a client without a free instance would have",
+            get("/pause/4000"),
+            "\r\n\r\n",
+            1,
+        ),
+        (
+            "a stream that pauses for longer than that",
+            get("/web/pause/4000"),
+            "two\r\n0\r\n\r\n",
+            1,
+        ),
     ];
     let answers = rows.map(async |(name, request, end, count)| {
         let mut raw = Raw::send(server.address(), &request).await;

@@ -16,6 +16,7 @@ pub(crate) fn register(app: App) -> App {
         })
         .stream_on("", "/web/refuse", large)
         .stream("/web/slow", slow)
+        .stream("/web/pause/{ms}", pause)
         .stream("/web/events", events)
         .page("/web/page", slow_page())
 }
@@ -42,6 +43,14 @@ async fn slow(_: Request, reply: Reply) -> Result {
         sleep(Duration::from_millis(100)).await;
     }
     Ok(())
+}
+
+/// Sends two pieces with this pause between them.
+async fn pause(req: Request, reply: Reply) -> Result {
+    let mut body = reply.start()?;
+    body.write("one ").await?;
+    sleep(Duration::from_millis(req.param("ms")?)).await;
+    body.write("two").await
 }
 
 /// Sends the two events after `Last-Event-ID`. Then the stream ends, or stays silent with `?stay=`.
