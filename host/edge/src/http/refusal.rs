@@ -84,6 +84,12 @@ pub(crate) fn refuse(refusal: impl Into<RequestRefusal>) -> HttpAnswer {
         }
         RequestRefusal::Handshake(refusal) => {
             let mut answer = answer::text(refusal.status, refusal.text);
+            // RFC 9110 sections 15.5.22 and 7.8: a 426 has both, whichever field is wrong.
+            if refusal.status == StatusCode::UPGRADE_REQUIRED {
+                let headers = answer.headers_mut();
+                headers.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+                headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+            }
             if let Some((name, value)) = refusal.header {
                 answer
                     .headers_mut()

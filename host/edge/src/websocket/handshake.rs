@@ -47,7 +47,7 @@ pub(crate) fn read(
     {
         return Err(refuse(
             StatusCode::UPGRADE_REQUIRED,
-            Some((header::UPGRADE, "websocket")),
+            None,
             "this path is a WebSocket: connect with ws://",
         ));
     }

@@ -169,6 +169,33 @@ async fn a_refusal_that_closes_sends_connection_close() {
 }
 
 #[tokio::test]
+async fn a_426_names_the_protocol_to_change_to() {
+    let server = rogue(&[]);
+    let handshake = "connection: upgrade\r\nupgrade: websocket\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+    let rows = [
+        ("no handshake", String::new()),
+        (
+            "another protocol",
+            handshake.replace("websocket\r", "h2c\r"),
+        ),
+        ("no version", handshake.to_owned()),
+        (
+            "another version",
+            format!("{handshake}sec-websocket-version: 12\r\n"),
+        ),
+    ];
+    for (name, fields) in rows {
+        let request = format!("GET /socket HTTP/1.1\r\nhost: x\r\n{fields}\r\n");
+        let mut raw = Raw::send(server.address(), &request).await;
+        let head = raw.until("\r\n\r\n").await;
+        assert!(head.starts_with("HTTP/1.1 426 "), "{name}: {head}");
+        for field in ["\r\nupgrade: websocket\r\n", "\r\nconnection: upgrade\r\n"] {
+            assert!(head.contains(field), "{name}: {head}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_205_has_no_content_and_keeps_the_connection() {
     let server = rogue(&[]);
     let mut raw = Raw::send(
