@@ -31,7 +31,7 @@ let
       run "${pname}-${version}" (env // { inherit src; nativeBuildInputs = [ rust ] ++ nativeBuildInputs; }) ''
         ${setup cargoLock.lockFile}
         # nixpkgs builds in release, which takes twice as long and shows nothing more here. The flags
-        # have to name packages. What is built are the same programs with the features that the whole
+        # have to name packages. The program is built with the features that the whole
         # workspace and its tests select (--examples does that), as .ci/run has built them already:
         # otherwise wasmtime is compiled a second time.
         cargo tree --locked --offline --quiet --depth 0 ${toString cargoBuildFlags} > $TMPDIR/packages
