@@ -178,7 +178,7 @@ fn an_expired_history_is_removed_with_its_otherwise_empty_room() {
 }
 
 #[test]
-fn another_process_is_refused_with_the_directorys_name() {
+fn another_process_is_refused_with_the_name_of_the_directory() {
     let dir = TestDir::new();
     let _open = dir.open();
     let error = Storage::open(&dir.data()).err().unwrap().to_string();
