@@ -16,7 +16,7 @@ pub(crate) fn choose(choice: ColorChoice) {
 }
 
 /// Returns true if stderr has colours: as `--color` says, or else on a terminal, unless NO_COLOR is
-/// set (https://no-color.org) or TERM is `dumb`.
+/// set (<https://no-color.org>) or TERM is `dumb`.
 pub(crate) fn is_on() -> bool {
     has_colours(&stderr())
 }

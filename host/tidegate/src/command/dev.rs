@@ -368,7 +368,7 @@ impl DevSession {
         Ok(())
     }
 
-    /// Reads the settings again, and reloads. [app] and [grants] apply to the new version, other
+    /// Reads the settings again, and reloads. `[app]` and `[grants]` apply to the new version, other
     /// settings only after a restart.
     async fn reconfigure(&mut self) -> Result<(), String> {
         let config = self
