@@ -70,7 +70,7 @@ enum Stage {
     /// A call of the loader is in flight.
     Asked(Asked),
     /// The loader waits until its time, or until the deadline.
-    Sleeping(Box<dyn LoaderRun>, Pause),
+    Sleeping(Box<dyn LoaderRun>, LoaderPause),
     /// The last value was taken.
     Idle(Box<dyn LoaderRun>),
     Ended,
@@ -160,12 +160,12 @@ impl Loading {
         }
     }
 
-    fn pause(&self, wait: Duration) -> Pause {
+    fn pause(&self, wait: Duration) -> LoaderPause {
         let wait = match self.deadline {
             Some(deadline) => wait.min(deadline.saturating_duration_since(Instant::now())),
             None => wait,
         };
-        Pause::new(wait, LOOK, self.visited.server.hub.now().monotonic)
+        LoaderPause::new(wait, LOOK, self.visited.server.hub.now().monotonic)
     }
 
     fn bytes_max(&self) -> usize {
@@ -181,7 +181,7 @@ const DELAY: Duration = Duration::from_secs(1);
 
 /// The announced time without values. The runtime's timer stands still while the machine is
 /// suspended, so the pause also ends when the hub's clock, which counts suspend, has passed its end.
-struct Pause {
+struct LoaderPause {
     until: Instant,
     /// The same moment by the hub's clock in milliseconds, and [`DELAY`] more.
     hub_until: u64,
@@ -189,11 +189,11 @@ struct Pause {
     timer: Pin<Box<Sleep>>,
 }
 
-impl Pause {
-    fn new(wait: Duration, look: Duration, hub_now: u64) -> Pause {
+impl LoaderPause {
+    fn new(wait: Duration, look: Duration, hub_now: u64) -> LoaderPause {
         let until = Instant::now() + wait;
         let hub_wait = wait.saturating_add(DELAY).as_millis();
-        Pause {
+        LoaderPause {
             until,
             hub_until: hub_now.saturating_add(hub_wait.try_into().unwrap_or(u64::MAX)),
             look,
@@ -285,7 +285,7 @@ mod tests {
     #[tokio::test]
     async fn a_pause_that_ends_during_a_suspend_is_over_soon_after_it() {
         let hub_now = Cell::new(5);
-        let mut pause = Pause::new(HOUR, SOON, hub_now.get());
+        let mut pause = LoaderPause::new(HOUR, SOON, hub_now.get());
         let mut end = pin!(poll_fn(|cx| pause.poll(|| hub_now.get(), cx)));
         for suspended in [Duration::ZERO, HOUR / 2] {
             hub_now.set(5 + suspended.as_millis() as u64);
@@ -298,7 +298,7 @@ mod tests {
     #[tokio::test]
     async fn a_pause_without_a_suspend_ends_at_its_time() {
         let began = Instant::now();
-        let mut pause = Pause::new(20 * SOON, SOON, 5);
+        let mut pause = LoaderPause::new(20 * SOON, SOON, 5);
         poll_fn(|cx| pause.poll(|| 5, cx)).await;
         assert!(began.elapsed() >= 20 * SOON);
     }

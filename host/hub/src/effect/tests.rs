@@ -61,14 +61,14 @@ fn publication(event: &str) -> Publication {
     }
 }
 
-type Case = (
+type EffectCase = (
     &'static str,
     fn(&Arc<Conn>) -> Vec<Effect>,
     Result<(), EffectError>,
 );
 
 /// Effects of one event, and the result of the last one.
-const CASES: &[Case] = &[
+const CASES: &[EffectCase] = &[
     ("two sends", |conn| vec![text(conn), text(conn)], Ok(())),
     (
         "one more than fits",

@@ -37,16 +37,16 @@ fn now(state: &State) -> u64 {
 }
 
 /// A wait of 0.2, as its `pollable`.
-struct Wait {
+struct ClockWait {
     until: Duration,
     /// True if the next look yields first: a guest that polls with a wait of zero length in a loop
     /// would otherwise keep the runtime from looking at its sockets.
     has_to_yield: bool,
 }
 
-impl Wait {
+impl ClockWait {
     fn push(state: &mut State, duration: Duration) -> Result<Resource<DynPollable>> {
-        let wait = state.table.push(Wait {
+        let wait = state.table.push(ClockWait {
             until: monotonic().saturating_add(duration),
             has_to_yield: duration.is_zero(),
         })?;
@@ -55,7 +55,7 @@ impl Wait {
 }
 
 #[wasmtime_wasi::async_trait]
-impl Pollable for Wait {
+impl Pollable for ClockWait {
     async fn ready(&mut self) {
         if self.has_to_yield {
             self.has_to_yield = false;
@@ -76,11 +76,11 @@ impl clocks02::Host for State {
 
     fn subscribe_instant(&mut self, when: u64) -> Result<Resource<DynPollable>> {
         let left = when.saturating_sub(now(self));
-        Wait::push(self, Duration::from_nanos(left))
+        ClockWait::push(self, Duration::from_nanos(left))
     }
 
     fn subscribe_duration(&mut self, duration: u64) -> Result<Resource<DynPollable>> {
-        Wait::push(self, Duration::from_nanos(duration))
+        ClockWait::push(self, Duration::from_nanos(duration))
     }
 }
 
