@@ -20,15 +20,15 @@ async fn a_ping_of_an_app_arrives_with_its_payload_after_earlier_messages() {
     for path in ["/socket", "/rooms/tea"] {
         let mut ann = Socket::connect(server.ws(path)).await;
         for payload in ["", "still there?", &"x".repeat(125)] {
-            ann.send(format!("ping {payload}")).await;
+            ann.send(format!("send-ping {payload}")).await;
             assert_eq!(ann.frame().await, Message::Ping(payload.to_owned().into()));
         }
-        let refused = ann.ask(&format!("ping {}", "x".repeat(126))).await;
+        let refused = ann.ask(&format!("send-ping {}", "x".repeat(126))).await;
         assert!(refused.contains("larger than"), "{refused}");
         // The large payload of a message is not copied; a ping must not come within it.
         if path == "/socket" {
             ann.send("big 100000").await;
-            ann.send("ping next").await;
+            ann.send("send-ping next").await;
             assert_eq!(ann.frame().await.len(), 100_000);
             assert_eq!(ann.frame().await, Message::Ping("next".into()));
         }
@@ -42,7 +42,7 @@ async fn pongs_that_an_app_asked_for_are_no_flood_and_others_are() {
     let mut ann = Socket::connect(server.ws("/socket")).await;
     // The library answers each ping with the next frame that it sends.
     for _ in 0..10 * CONTROL_FRAMES_MAX {
-        ann.send("ping x").await;
+        ann.send("send-ping x").await;
         assert_eq!(ann.frame().await, Message::Ping("x".into()));
     }
     assert_eq!(ann.ask("say still here").await, "still here");

@@ -57,7 +57,7 @@ impl Room for Rogue {
         let (what, with) = text.split_once(' ').unwrap_or((text, ""));
         match what {
             "version" => conn.send(version()),
-            "ping" => ping(conn, with.as_bytes()),
+            "send-ping" => ping(conn, with.as_bytes()),
             "limit" => limits::of_room(cx, conn, with),
             "print" => print(with),
             "wake" => conn.send(self.wake.to_string()),

@@ -61,7 +61,7 @@ impl Socket for Rogue {
             "limit" => limits::of_connection::<room::Rogue>(conn, with),
             "print" => print(with),
             "say" => conn.send(with),
-            "ping" => ping(conn, with.as_bytes()),
+            "send-ping" => ping(conn, with.as_bytes()),
             "id" => conn.send(conn.id()),
             "version" => conn.send(version()),
             "keep" => conn.set_attachment(with.as_bytes()),
