@@ -74,17 +74,17 @@ pub(crate) async fn timeout<T>(duration: Duration, future: impl Future<Output = 
 pub struct Clock(Arc<AtomicU64>);
 
 impl Clock {
-    /// A clock that stands still at this Unix time in milliseconds.
+    /// Returns a clock that stands still at this Unix time, in milliseconds.
     pub fn at(unix_ms: u64) -> Clock {
         Clock(Arc::new(AtomicU64::new(unix_ms)))
     }
 
-    /// Unix time in milliseconds.
+    /// Returns the Unix time, in milliseconds.
     pub fn now(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 
-    /// It is so late now.
+    /// Sets the Unix time, in milliseconds.
     pub fn set(&self, unix_ms: u64) {
         self.0.store(unix_ms, Ordering::Relaxed);
     }

@@ -100,11 +100,7 @@ impl From<hub::StartPoint> for StartPoint {
 
 impl From<hub::LimitError> for LimitError {
     fn from(error: hub::LimitError) -> LimitError {
-        match error {
-            hub::LimitError::TooLarge => LimitError::TooLarge,
-            hub::LimitError::TooMany => LimitError::TooMany,
-            hub::LimitError::NotValid => LimitError::Invalid,
-        }
+        EffectError::from(error).into()
     }
 }
 

@@ -248,14 +248,15 @@ impl Account {
         all.push(idle);
     }
 
-    /// Waits a while if all that this use may have are in use.
+    /// Returns the right to use one instance. Waits for at most [`WAIT`] if this use has all that it may
+    /// have.
     pub(crate) async fn permit(&self, of: Use) -> Result<Permit, Fault> {
         match self.permits.try_take(of) {
             Some(permit) => {
                 self.replace_claim();
                 Ok(permit)
             }
-            // Rare: in a box, so that it does not make the future of each event larger.
+            // Boxed, because it is rare and would make the future of each event larger.
             None => Box::pin(self.wait(of)).await,
         }
     }
