@@ -211,7 +211,9 @@ fn is_below(name: &str, above: &str) -> bool {
         return false;
     };
     // A name is ASCII, so it can be split at any byte.
-    name.as_bytes()[at] == b'.' && name.as_bytes()[at + 1..].eq_ignore_ascii_case(above.as_bytes())
+    name.as_bytes()[at] == b'.'
+        && name.as_bytes()[at + 1..].eq_ignore_ascii_case(above.as_bytes())
+        && is_dns_name(&name[..at])
 }
 
 #[cfg(test)]
@@ -289,6 +291,10 @@ mod tests {
             (&Hosts::Local, "localhost.evil.example", false),
             (&Hosts::Local, "evillocalhost", false),
             (&Hosts::Local, ".localhost", false),
+            (&Hosts::Local, "..localhost", false),
+            (&Hosts::Local, ".a.localhost", false),
+            (&Hosts::Local, "a..localhost", false),
+            (&Hosts::Local, "localhost..", false),
             (&Hosts::Local, "127.0.0.1.evil.example", false),
             (&Hosts::Local, "127.1", false),
             (&Hosts::Local, "2130706433", false),
@@ -299,6 +305,8 @@ mod tests {
             (&listed, "x.b.example", true),
             (&listed, "x.y.b.example", true),
             (&listed, "xb.example", false),
+            (&listed, "..b.example", false),
+            (&listed, "x..b.example", false),
             (&listed, "192.0.2.1", true),
             (&listed, "192.0.2.2", false),
             (&listed, "[2001:db8:0::1]", true),
