@@ -3,16 +3,16 @@
 use crate::{
     Accept, CloseEvent, Conn, Error, Feed, IntoResponse, Message, Outcome, Page, Pass, Request,
     Response, Result, Room, Socket, Upgrade,
-    feed::{self, IntoFeed},
-    guard::{self, IntoPass},
-    page::Mounted,
+    feed::{self, IntoFeed, RunFeed},
+    guard::{IntoPass, RunGuard},
+    page::PageEntry,
     room::{Class, DynRoom},
     socket::DynSocket,
-    stream::{self, StreamHandler},
+    stream::{self, RunStream, StreamHandler},
     task, world,
 };
 use std::fmt;
-use tidegate_routing::{Path, Pattern, Segment};
+use tidegate_routing::{Guard, Manifest, Path, Pattern, Route, Segment, Target};
 
 /// Routes, guards, pages and rooms. Each instance builds its app with a function without arguments.
 ///
@@ -44,38 +44,37 @@ use tidegate_routing::{Path, Pattern, Segment};
 /// ```
 #[derive(Default)]
 pub struct App {
-    pub(crate) routes: Vec<Route>,
-    pub(crate) guards: Vec<Guard>,
-    pub(crate) pages: Vec<Mounted>,
+    routes: Vec<RouteEntry>,
+    guards: Vec<GuardEntry>,
+    pages: Vec<PageEntry>,
     classes: Vec<Class>,
 }
 
-/// Methods (empty for any), pattern and handler.
-pub(crate) struct Route {
-    pub(crate) methods: Vec<String>,
-    pub(crate) pattern: String,
-    pub(crate) handler: RouteHandler,
+/// A route of the manifest, and its handler.
+struct RouteEntry {
+    declared: Route,
+    handler: RouteHandler,
 }
 
-/// Handler for the paths that the pattern covers.
-pub(crate) struct Guard {
-    pub(crate) pattern: String,
-    handler: guard::Handler,
+/// A guard of the manifest, and its handler.
+struct GuardEntry {
+    declared: Guard,
+    handler: RunGuard,
 }
 
 /// The handler of a route.
-pub(crate) enum RouteHandler {
+enum RouteHandler {
     Http(Box<dyn Fn(Request) -> Result<Response>>),
-    Stream(stream::Handler),
+    Stream(RunStream),
     Socket(Box<dyn DynSocket>),
-    Feed(feed::Handler),
+    Feed(RunFeed),
     /// The room of this class that the parameters name.
     Room(String, RoomEvents),
 }
 
 /// Kind of a room's events on a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum RoomEvents {
+enum RoomEvents {
     Sockets,
     Feeds,
     Requests,
@@ -202,13 +201,13 @@ impl App {
 
     /// Answers GET with a page, and POST with its actions. See [`Page`].
     pub fn page(mut self, pattern: &str, page: Page) -> App {
-        self.pages.push(Mounted::new(pattern, page, false));
+        self.pages.push(PageEntry::new(pattern, page, false));
         self
     }
 
     /// Sets the page for every path without any other answer, except "/". An app has at most one.
     pub fn fallback(mut self, page: Page) -> App {
-        self.pages.push(Mounted::new("/{*rest}", page, true));
+        self.pages.push(PageEntry::new("/{*rest}", page, true));
         self
     }
 
@@ -217,32 +216,53 @@ impl App {
     /// order of the app.
     pub fn guard<R: IntoPass>(mut self, pattern: &str, handler: impl Handler<R> + 'static) -> App {
         let handler = move |request| task::run(handler(request)).into_pass();
-        self.guards.push(Guard {
-            pattern: pattern.to_owned(),
+        let pattern = pattern.to_owned();
+        self.guards.push(GuardEntry {
+            declared: Guard { pattern },
             handler: Box::new(handler),
         });
         self
     }
 
     fn add(mut self, methods: &[&str], pattern: &str, handler: RouteHandler) -> App {
-        let methods = methods.iter().copied().map(str::to_owned).collect();
-        self.routes.push(Route {
-            methods,
+        let declared = Route {
+            methods: methods.iter().copied().map(str::to_owned).collect(),
             pattern: pattern.to_owned(),
-            handler,
-        });
+            target: handler.target(),
+            room: handler.class().map(str::to_owned),
+        };
+        self.routes.push(RouteEntry { declared, handler });
         self
     }
 }
 
-/// Dispatch of events. The host counts routes and guards in the order of the manifest.
+/// Dispatch of events. The host counts routes, guards and pages in the order of the manifest.
 impl App {
+    /// Returns the declaration of the app for the host.
+    pub(crate) fn manifest(&self) -> Manifest {
+        let routes = self.routes.iter().map(|route| route.declared.clone());
+        let guards = self.guards.iter().map(|guard| guard.declared.clone());
+        let pages = self.pages.iter().map(|page| page.declared.clone());
+        Manifest {
+            routes: routes.collect(),
+            guards: guards.collect(),
+            pages: pages.collect(),
+        }
+    }
+
+    /// Returns the page of this index.
+    pub(crate) fn page_at(&self, index: u32) -> &PageEntry {
+        self.pages
+            .get(index as usize)
+            .expect("the host counts pages in the order of the manifest")
+    }
+
     pub(crate) fn check(&self, guard: u32, request: Request) -> Result<Pass, Response> {
         let Some(guard) = self.guards.get(guard as usize) else {
             return Err(no_route());
         };
         (guard.handler)(request)
-            .map_err(|error| error.answer(format_args!("guard {}", guard.pattern)))
+            .map_err(|error| error.answer(format_args!("guard {}", guard.declared.pattern)))
     }
 
     pub(crate) fn handle(&self, request: Request) -> Response {
@@ -255,12 +275,12 @@ impl App {
     }
 
     pub(crate) fn stream_to(&self, request: Request, outgoing: world::Outgoing) {
-        let nobody: stream::Handler = Box::new(|_, _| Err(no_route().into()));
+        let missing: RunStream = Box::new(|_, _| Err(no_route().into()));
         match self.route_of(request.head.route) {
             Some((route, RouteHandler::Stream(handler))) => {
                 stream::answer(handler, request, outgoing, format_args!("{route}"))
             }
-            _ => stream::answer(&nobody, request, outgoing, format_args!("")),
+            _ => stream::answer(&missing, request, outgoing, format_args!("")),
         }
     }
 
@@ -320,7 +340,8 @@ impl App {
             .filter(|(route, _)| matches!(route.handler, RouteHandler::Stream(_)));
         let matches = streams.filter_map(|(route, index)| {
             let by_method = route.rank(method)?;
-            let (literalness, params) = hold(&Pattern::parse(&route.pattern).ok()?, &path)?;
+            let (literalness, params) =
+                hold(&Pattern::parse(&route.declared.pattern).ok()?, &path)?;
             Some(((literalness, by_method), index, params))
         });
         let (_, index, params) = matches.min_by(|(one, ..), (other, ..)| one.cmp(other))?;
@@ -347,15 +368,27 @@ impl App {
         }
     }
 
-    fn route_of(&self, index: u32) -> Option<(&Route, &RouteHandler)> {
+    fn route_of(&self, index: u32) -> Option<(&RouteEntry, &RouteHandler)> {
         let route = self.routes.get(index as usize)?;
         Some((route, &route.handler))
     }
 }
 
 impl RouteHandler {
+    /// Returns the target that the route declares.
+    fn target(&self) -> Target {
+        match self {
+            RouteHandler::Http(_) | RouteHandler::Room(_, RoomEvents::Requests) => Target::Http,
+            RouteHandler::Stream(_) => Target::Stream,
+            RouteHandler::Socket(_) | RouteHandler::Room(_, RoomEvents::Sockets) => {
+                Target::WebSocket
+            }
+            RouteHandler::Feed(_) | RouteHandler::Room(_, RoomEvents::Feeds) => Target::Feed,
+        }
+    }
+
     /// Returns the class if the events belong to rooms.
-    pub(crate) fn class(&self) -> Option<&str> {
+    fn class(&self) -> Option<&str> {
         match self {
             RouteHandler::Room(class, _) => Some(class),
             _ => None,
@@ -363,11 +396,12 @@ impl RouteHandler {
     }
 }
 
-impl Route {
+impl RouteEntry {
     /// Returns the rank of the route for the method; a lower rank fits better.
     fn rank(&self, method: &str) -> Option<u8> {
-        let has = |method: &str| self.methods.iter().any(|own| own == method);
-        match self.methods.is_empty() {
+        let methods = &self.declared.methods;
+        let has = |method: &str| methods.iter().any(|own| own == method);
+        match methods.is_empty() {
             true => Some(2),
             false if has(method) => Some(0),
             false => (method == "HEAD" && has("GET")).then_some(1),
@@ -376,14 +410,15 @@ impl Route {
 }
 
 /// "GET /users/{id}", for the operator.
-impl fmt::Display for Route {
+impl fmt::Display for RouteEntry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let methods = if self.methods.is_empty() {
-            "any".to_owned()
-        } else {
-            self.methods.join(",")
-        };
-        write!(f, "{methods} {}", self.pattern)
+        let Route {
+            methods, pattern, ..
+        } = &self.declared;
+        match methods.as_slice() {
+            [] => write!(f, "any {pattern}"),
+            methods => write!(f, "{} {pattern}", methods.join(",")),
+        }
     }
 }
 

@@ -105,9 +105,9 @@ where
 }
 
 /// The handler of a feed, type-erased.
-pub(crate) type Handler = Box<dyn Fn(Request) -> Result<Feed>>;
+pub(crate) type RunFeed = Box<dyn Fn(Request) -> Result<Feed>>;
 
-pub(crate) fn handler<F, R, When>(handler: F) -> Handler
+pub(crate) fn handler<F, R, When>(handler: F) -> RunFeed
 where
     F: Fn(Request) -> R + 'static,
     R: IntoFeed<When>,

@@ -1,6 +1,6 @@
 //! Forms, read field by field or as a whole into a type, and outcomes of actions.
 
-use crate::{Error, Result, world, yielded::Yielded};
+use crate::{Error, Result, value_slot::ValueSlot, world};
 use serde::{Serialize, de::DeserializeOwned};
 use std::fmt;
 
@@ -35,7 +35,7 @@ use std::fmt;
 /// ```
 pub struct Form {
     form: world::Form,
-    yielded: Yielded,
+    progress: ValueSlot,
     /// Text fields read so far, for the page that shows the form again.
     values: Vec<(String, String)>,
 }
@@ -70,10 +70,10 @@ impl Field {
 }
 
 impl Form {
-    pub(crate) fn new(form: world::Form, yielded: Yielded) -> Form {
+    pub(crate) fn new(form: world::Form, progress: ValueSlot) -> Form {
         Form {
             form,
-            yielded,
+            progress,
             values: Vec::new(),
         }
     }
@@ -161,7 +161,7 @@ impl Form {
 
     /// Sends progress to a client that accepts an event stream; others do not receive it.
     pub async fn progress(&mut self, value: &(impl Serialize + ?Sized)) -> Result {
-        self.yielded.give(value).await
+        self.progress.give(value).await
     }
 
     /// Adds the form's values to a denial.

@@ -72,4 +72,4 @@ impl<E: Into<Error>> IntoPass for std::result::Result<Pass, E> {
 }
 
 /// The handler of a guard, type-erased.
-pub(crate) type Handler = Box<dyn Fn(Request) -> Result<Pass>>;
+pub(crate) type RunGuard = Box<dyn Fn(Request) -> Result<Pass>>;

@@ -72,8 +72,8 @@ pub mod task;
 #[cfg(not(target_family = "wasm"))]
 pub mod testing;
 pub mod topic;
+mod value_slot;
 mod world;
-mod yielded;
 
 #[cfg(target_family = "wasm")]
 #[doc(hidden)]
@@ -135,9 +135,9 @@ macro_rules! serve {
                 }
             }
 
-            type Served = $crate::Served<Component>;
+            type Exported = $crate::AppExports<Component>;
 
-            $crate::__export!(Served);
+            $crate::__export!(Exported);
         };
 
         #[cfg(not(target_family = "wasm"))]
@@ -154,7 +154,7 @@ pub trait Serve {
 
 #[cfg(target_family = "wasm")]
 #[doc(hidden)]
-pub use {wasip2, world::Served};
+pub use {wasip2, world::AppExports};
 
 /// Exports everything of the component.
 #[cfg(target_family = "wasm")]

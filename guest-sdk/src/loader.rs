@@ -1,16 +1,13 @@
 //! Running loaders: the host asks for each value, and the loader then continues from its last
 //! await.
 
-use crate::{Error, Result, world, yielded::Yielded};
+use crate::{Error, Result, task::WakeFlag, value_slot::ValueSlot, world};
 use serde::Serialize;
 use std::{
     future::Future,
     pin::Pin,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    task::{Context, Poll, Wake, Waker},
+    sync::Arc,
+    task::{Context, Poll, Waker},
     time::Duration,
 };
 
@@ -38,7 +35,7 @@ use std::{
 /// let load = server.load("/", "seconds", &[]);
 /// assert_eq!((load.values::<u32>(), load.error(), load.took()), (vec![3, 2, 1], Some((410, "lift-off")), Duration::from_secs(3)));
 /// ```
-pub struct Sink(pub(crate) Yielded);
+pub struct Sink(pub(crate) ValueSlot);
 
 impl Sink {
     /// Sends a value as JSON, and continues when the client has received it.
@@ -47,75 +44,67 @@ impl Sink {
     }
 }
 
-/// A future of the app that yields values before it ends.
-pub(crate) struct Running<T> {
+/// A run of a loader or an action: a future of the app that gives values before it ends.
+pub(crate) struct HandlerRun<T> {
     place: String,
     future: Option<Pin<Box<dyn Future<Output = Result<T>>>>>,
-    yielded: Yielded,
+    values: ValueSlot,
 }
 
-/// Progress of a running future.
+/// Step of a [`HandlerRun`].
 #[derive(Debug)]
-pub(crate) enum Progress<T> {
+pub(crate) enum RunStep<T> {
     /// A value as JSON.
     Value(String),
-    /// The future waits only for this duration.
+    /// The run waits only for this duration.
     Later(Duration),
-    Ended(Result<T>),
+    /// The run has ended. An error is its status and text for the client.
+    End(Result<T, (u16, String)>),
 }
 
-impl<T> Running<T> {
+impl<T> HandlerRun<T> {
     pub(crate) fn new(
         place: String,
-        begin: impl FnOnce(Yielded) -> Pin<Box<dyn Future<Output = Result<T>>>>,
-    ) -> Running<T> {
-        let yielded = Yielded::default();
-        Running {
+        begin: impl FnOnce(ValueSlot) -> Pin<Box<dyn Future<Output = Result<T>>>>,
+    ) -> HandlerRun<T> {
+        let values = ValueSlot::default();
+        HandlerRun {
             place,
-            future: Some(begin(yielded.clone())),
-            yielded,
+            future: Some(begin(values.clone())),
+            values,
         }
     }
 
     /// Runs to the next value, the next wait, or the end.
-    pub(crate) fn next(&mut self) -> Progress<T> {
-        let woken = Arc::new(Woken(AtomicBool::new(false)));
-        let waker = Waker::from(woken.clone());
+    pub(crate) fn next(&mut self) -> RunStep<T> {
+        let flag = Arc::new(WakeFlag::default());
+        let waker = Waker::from(flag.clone());
         loop {
             let Some(future) = &mut self.future else {
-                return Progress::Ended(Err(Error::fault("it has ended")));
+                return RunStep::End(Err(self.refusal(Error::fault("it has ended"))));
             };
-            if let Poll::Ready(ended) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            if let Poll::Ready(end) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
                 self.future = None;
-                return Progress::Ended(ended);
+                return RunStep::End(end.map_err(|error| self.refusal(error)));
             }
-            if let Some(value) = self.yielded.take() {
-                return Progress::Value(value);
+            if let Some(value) = self.values.take() {
+                return RunStep::Value(value);
             }
-            if woken.0.swap(false, Ordering::Relaxed) {
+            if flag.take() {
                 continue;
             }
             match world::idle() {
-                Some(wait) => return Progress::Later(wait),
+                Some(wait) => return RunStep::Later(wait),
                 None => world::wait(),
             }
         }
     }
 
     /// Returns status and text of an error for the client; logs a fault.
-    pub(crate) fn status_and_text(&self, error: Error) -> (u16, String) {
+    fn refusal(&self, error: Error) -> (u16, String) {
         match error.refusal(format_args!("{}", self.place)) {
             (status @ 400..=599, message) => (status, message),
             (other, _) => (500, format!("{other} is no status of an error")),
         }
-    }
-}
-
-/// True if another poll was requested.
-struct Woken(AtomicBool);
-
-impl Wake for Woken {
-    fn wake(self: Arc<Self>) {
-        self.0.store(true, Ordering::Relaxed);
     }
 }

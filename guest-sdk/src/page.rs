@@ -4,12 +4,12 @@
 use crate::{
     Error, IntoResponse, Request, Response, Result,
     form::{Denied, Done, Form},
-    loader::{Running, Sink},
+    loader::{HandlerRun, Sink},
     world,
 };
 use serde::de::DeserializeOwned;
 use std::{future::Future, pin::Pin, rc::Rc};
-use tidegate_routing::FirstValue;
+use tidegate_routing::{self as routing, FirstValue, LoaderInfo};
 
 /// A page: a function that renders it, loaders that bring its values, and actions for its forms.
 ///
@@ -220,14 +220,14 @@ impl From<&'static str> for Loader {
 /// Input of a page's render function: first values of its loaders, and the form that was refused.
 #[derive(Clone, Debug, Default)]
 pub struct View {
-    pub(crate) first: Vec<(String, First)>,
+    pub(crate) first: Vec<(String, FirstState)>,
     pub(crate) nonce: String,
-    pub(crate) denied: Option<(String, Done)>,
+    pub(crate) denied: Option<(String, Denied)>,
 }
 
 /// State of a loader when the page is rendered.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum First {
+pub(crate) enum FirstState {
     Value(String),
     Failed(u16, String),
     Pending,
@@ -237,7 +237,7 @@ impl View {
     /// Returns the first value of a loader; `None` if it has no value yet, or failed.
     pub fn value<T: DeserializeOwned>(&self, loader: &str) -> Result<Option<T>> {
         match self.first(loader)? {
-            First::Value(json) => Ok(Some(serde_json::from_str(json)?)),
+            FirstState::Value(json) => Ok(Some(serde_json::from_str(json)?)),
             _ => Ok(None),
         }
     }
@@ -245,12 +245,12 @@ impl View {
     /// Returns status and text of a failed loader.
     pub fn error(&self, loader: &str) -> Option<(u16, &str)> {
         match self.first(loader) {
-            Ok(First::Failed(status, message)) => Some((*status, message)),
+            Ok(FirstState::Failed(status, message)) => Some((*status, message)),
             _ => None,
         }
     }
 
-    fn first(&self, loader: &str) -> Result<&First> {
+    fn first(&self, loader: &str) -> Result<&FirstState> {
         let found = self.first.iter().find(|(name, _)| name == loader);
         found
             .map(|(_, first)| first)
@@ -302,10 +302,7 @@ impl View {
     }
 
     fn denial(&self) -> Option<&Denied> {
-        match &self.denied {
-            Some((_, Done::Deny(denied))) => Some(denied),
-            _ => None,
-        }
+        self.denied.as_ref().map(|(_, denied)| denied)
     }
 }
 
@@ -316,49 +313,57 @@ fn find<'a>(pairs: &'a [(String, String)], name: &str) -> Option<&'a str> {
         .map(|(_, value)| value.as_str())
 }
 
-/// A page with its pattern.
-pub(crate) struct Mounted {
-    pub(crate) pattern: String,
-    pub(crate) fallback: bool,
-    pub(crate) loaders: Vec<Loader>,
-    pub(crate) actions: Vec<&'static str>,
+/// A page of the manifest, and its functions.
+pub(crate) struct PageEntry {
+    pub(crate) declared: routing::Page,
     page: Page,
 }
 
-impl Mounted {
-    pub(crate) fn new(pattern: &str, page: Page, fallback: bool) -> Mounted {
-        Mounted {
+impl PageEntry {
+    pub(crate) fn new(pattern: &str, page: Page, is_fallback: bool) -> PageEntry {
+        let loaders = page.loaders.iter().map(|(loader, _)| LoaderInfo {
+            name: loader.name.to_owned(),
+            is_live: loader.live,
+            first_value: loader.due,
+        });
+        let actions = page.actions.iter().map(|(name, _)| (*name).to_owned());
+        let declared = routing::Page {
             pattern: pattern.to_owned(),
-            fallback,
-            loaders: page.loaders.iter().map(|(loader, _)| *loader).collect(),
-            actions: page.actions.iter().map(|(name, _)| *name).collect(),
-            page,
-        }
+            loaders: loaders.collect(),
+            actions: actions.collect(),
+            is_fallback,
+        };
+        PageEntry { declared, page }
     }
 
     /// Starts a run of a loader. The name is one of those that the manifest declares.
-    pub(crate) fn load(&self, loader: String, request: Request) -> Running<()> {
-        let place = format!("page {}, loader {loader}", self.pattern);
+    pub(crate) fn load(&self, loader: String, request: Request) -> HandlerRun<()> {
+        let place = format!("page {}, loader {loader}", self.declared.pattern);
         let found = self.page.loaders.iter().find(|(own, _)| own.name == loader);
-        Running::new(place, |yielded| match found {
-            Some((_, run)) => run(request, Sink(yielded)),
+        HandlerRun::new(place, |values| match found {
+            Some((_, run)) => run(request, Sink(values)),
             None => Box::pin(async { Err(undeclared()) }),
         })
     }
 
     /// Starts a run of an action. The name is one of those that the manifest declares.
-    pub(crate) fn act(&self, action: String, request: Request, form: world::Form) -> Running<Done> {
-        let place = format!("page {}, action {action}", self.pattern);
+    pub(crate) fn act(
+        &self,
+        action: String,
+        request: Request,
+        form: world::Form,
+    ) -> HandlerRun<Done> {
+        let place = format!("page {}, action {action}", self.declared.pattern);
         let found = self.page.actions.iter().find(|(name, _)| *name == action);
-        Running::new(place, |yielded| match found {
-            Some((_, run)) => run(request, Form::new(form, yielded)),
+        HandlerRun::new(place, |values| match found {
+            Some((_, run)) => run(request, Form::new(form, values)),
             None => Box::pin(async { Err(undeclared()) }),
         })
     }
 
     pub(crate) fn render(&self, request: &Request, view: &View) -> Response {
         (self.page.render)(request, view)
-            .unwrap_or_else(|error| error.answer(format_args!("page {}", self.pattern)))
+            .unwrap_or_else(|error| error.answer(format_args!("page {}", self.declared.pattern)))
     }
 }
 

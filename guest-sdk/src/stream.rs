@@ -213,9 +213,9 @@ pub trait StreamHandler<R>: AsyncFn(Request, Reply) -> R {}
 impl<F, R> StreamHandler<R> for F where F: AsyncFn(Request, Reply) -> R {}
 
 /// The handler of a stream route, type-erased.
-pub(crate) type Handler = Box<dyn Fn(Request, Reply) -> Result>;
+pub(crate) type RunStream = Box<dyn Fn(Request, Reply) -> Result>;
 
-pub(crate) fn handler<F, R>(handler: F) -> Handler
+pub(crate) fn handler<F, R>(handler: F) -> RunStream
 where
     F: StreamHandler<R> + 'static,
     R: Outcome,
@@ -225,7 +225,7 @@ where
 
 /// Lets the handler answer, and ends the answer according to the handler's result.
 pub(crate) fn answer(
-    handler: &Handler,
+    handler: &RunStream,
     request: Request,
     outgoing: world::Outgoing,
     place: fmt::Arguments<'_>,

@@ -47,23 +47,31 @@ pub(crate) fn run<F: Future>(future: F) -> F::Output {
 
 /// Polls until there is a value, and waits for pollables in between.
 fn run_on<F: Future>(mut future: Pin<&mut F>) -> F::Output {
-    let woken = Arc::new(Woken(AtomicBool::new(false)));
-    let waker = Waker::from(woken.clone());
+    let flag = Arc::new(WakeFlag::default());
+    let waker = Waker::from(flag.clone());
     loop {
         // This polls once before the first wait, because the first poll in `run` had no waker.
         if let Poll::Ready(value) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
             return value;
         }
-        if !woken.0.swap(false, Ordering::Relaxed) {
+        if !flag.take() {
             world::wait();
         }
     }
 }
 
 /// True if another poll was requested.
-struct Woken(AtomicBool);
+#[derive(Default)]
+pub(crate) struct WakeFlag(AtomicBool);
 
-impl Wake for Woken {
+impl WakeFlag {
+    /// Returns the flag, and clears it.
+    pub(crate) fn take(&self) -> bool {
+        self.0.swap(false, Ordering::Relaxed)
+    }
+}
+
+impl Wake for WakeFlag {
     fn wake(self: Arc<Self>) {
         self.0.store(true, Ordering::Relaxed);
     }

@@ -39,18 +39,15 @@ mod server;
 mod tasks;
 mod thread_bound;
 
-use crate::{
-    App,
-    app::{RoomEvents, RouteHandler},
-};
+use crate::App;
 pub use client::ConnRef;
 pub use connect::Connect;
 pub use feed_event::FeedEvent;
 pub use listener::FeedRef;
 pub use pages::{Load, Upload};
 pub use reply::Reply;
-pub use server::{Server, Streaming};
-use tidegate_routing::{Exports, Guard, LoaderInfo, Manifest, Page, Route, Router, Target};
+pub use server::{Server, StreamRequest};
+use tidegate_routing::{Exports, Manifest, Router};
 
 /// Serves the app to this test.
 ///
@@ -67,48 +64,10 @@ pub fn serve(app: App) -> Server {
 
 /// Returns the router and the manifest of an app that breaks no rule.
 fn checked(app: &App) -> (Router, Manifest) {
-    let manifest = manifest(app);
+    let manifest = app.manifest();
     let router = Router::new(&manifest, Exports::ALL).unwrap_or_else(|violations| {
         let lines: Vec<String> = violations.iter().map(ToString::to_string).collect();
         panic!("the host refuses this app:\n{}", lines.join("\n"))
     });
     (router, manifest)
-}
-
-fn manifest(app: &App) -> Manifest {
-    let routes = app.routes.iter().map(|route| Route {
-        methods: route.methods.clone(),
-        pattern: route.pattern.clone(),
-        target: match route.handler {
-            RouteHandler::Http(_) | RouteHandler::Room(_, RoomEvents::Requests) => Target::Http,
-            RouteHandler::Stream(_) => Target::Stream,
-            RouteHandler::Socket(_) | RouteHandler::Room(_, RoomEvents::Sockets) => {
-                Target::WebSocket
-            }
-            RouteHandler::Feed(_) | RouteHandler::Room(_, RoomEvents::Feeds) => Target::Feed,
-        },
-        room: route.handler.class().map(str::to_owned),
-    });
-    let guards = app.guards.iter().map(|guard| Guard {
-        pattern: guard.pattern.clone(),
-    });
-    let pages = app.pages.iter().map(|page| Page {
-        pattern: page.pattern.clone(),
-        loaders: page
-            .loaders
-            .iter()
-            .map(|it| LoaderInfo {
-                name: it.name.into(),
-                is_live: it.live,
-                first_value: it.due,
-            })
-            .collect(),
-        actions: page.actions.iter().map(ToString::to_string).collect(),
-        is_fallback: page.fallback,
-    });
-    Manifest {
-        routes: routes.collect(),
-        guards: guards.collect(),
-        pages: pages.collect(),
-    }
 }

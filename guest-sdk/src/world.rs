@@ -7,7 +7,7 @@ mod guest;
 mod native;
 
 #[cfg(target_family = "wasm")]
-pub use guest::Served;
+pub use guest::AppExports;
 #[cfg(target_family = "wasm")]
 pub(crate) use guest::{
     Form, Handle, Incoming, Outgoing, Wait, call, find, idle, ids, now, publish, rollback,

@@ -1,9 +1,7 @@
 //! One request on its way through the host's order of handling.
 
-use super::{
-    ConnRef, Connect, FeedRef, Reply, Server, client::Client, listener::Listener,
-    native_app::body_of,
-};
+use super::{ConnRef, Connect, FeedRef, Reply, Server, client::TestClient, listener::FeedClient};
+use crate::world::Recording;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 use std::sync::Arc;
@@ -11,37 +9,45 @@ use tidegate_hub::{
     Accept, App as _, Conn, Decision, Fault, Header, Pass, Positions, Request, RequestId, Verdict,
     contract,
     dispatch::{AdmissionStep, Dispatch, DispatchStep, RequestFacts},
+    page::Form,
 };
 use tidegate_routing::{BadPath, Path, Target, Wants};
 
 /// Size of a piece of a streamed body, in bytes: small, so that a test's body has several.
 const PIECE_BYTES: usize = 64;
 
-/// A request that is being handled.
-pub(super) struct Call<'a> {
+/// A request of a client.
+pub(super) struct ClientRequest<'a> {
     pub(super) method: &'a str,
     pub(super) connect: Connect,
-    pub(super) asked: Wants,
-    pub(super) body: &'a [u8],
+    pub(super) wants: Wants,
+    pub(super) body: ClientBody<'a>,
     /// Number of pieces of a streamed answer after which the client leaves.
     pub(super) pieces_max: usize,
 }
 
-impl Call<'_> {
+/// Body of a request.
+pub(super) enum ClientBody<'a> {
+    Bytes(&'a [u8]),
+    /// Name of an action, and its form.
+    Form(String, Box<dyn Form>),
+}
+
+impl ClientRequest<'_> {
     pub(super) fn get(connect: Connect, pieces_max: usize) -> Self {
         let accepts = |(name, value): &(String, String)| {
             name.eq_ignore_ascii_case("accept") && value.contains("text/event-stream")
         };
-        let asked = if connect.headers.iter().any(accepts) {
+        let wants = if connect.headers.iter().any(accepts) {
             Wants::Events
         } else {
             Wants::Other
         };
-        Call {
+        ClientRequest {
             method: "GET",
             connect,
-            asked,
-            body: b"",
+            wants,
+            body: ClientBody::Bytes(b""),
             pieces_max,
         }
     }
@@ -72,51 +78,52 @@ impl Call<'_> {
     }
 }
 
-/// Answer to a client.
-pub(super) struct Answer {
+/// Result of a request: the answer, and the connection or feed that it opens.
+pub(super) struct RequestResult {
     pub(super) reply: Reply,
-    pub(super) opened: Opened,
+    pub(super) opens: ClientRef,
 }
 
-/// The connection, feed or stream that the answer opens.
-pub(super) enum Opened {
-    Nothing,
+/// A connection or a feed of a client.
+pub(super) enum ClientRef {
+    None,
     Conn(ConnRef),
     Feed(FeedRef),
 }
 
-impl From<Reply> for Answer {
-    fn from(reply: Reply) -> Answer {
-        Answer {
+impl From<Reply> for RequestResult {
+    fn from(reply: Reply) -> RequestResult {
+        RequestResult {
             reply,
-            opened: Opened::Nothing,
+            opens: ClientRef::None,
         }
     }
 }
 
 impl Server {
-    pub(super) fn call(&mut self, call: Call<'_>) -> Answer {
-        let mut answer = match Path::parse(&call.connect.path) {
-            Ok(path) => self.handle(&call, &path),
+    pub(super) fn call(&mut self, request: ClientRequest<'_>) -> RequestResult {
+        let (method, target) = (request.method, request.connect.path.clone());
+        let mut result = match Path::parse(&target) {
+            Ok(path) => self.handle(request, &path),
             Err(bad @ BadPath::TooLong) => Reply::of_host(414, &bad.to_string()).into(),
             Err(bad) => Reply::of_host(400, &bad.to_string()).into(),
         };
-        if let Opened::Conn(conn) = answer.opened {
-            self.clients[conn.0].handshake = answer.reply.clone();
+        if let ClientRef::Conn(conn) = result.opens {
+            self.clients[conn.0].handshake = result.reply.clone();
         }
         self.settle();
-        if call.method == "HEAD" {
-            answer.reply = answer.reply.without_body();
+        if method == "HEAD" {
+            result.reply = result.reply.without_body();
         }
-        answer
+        result
     }
 
-    fn handle(&mut self, call: &Call<'_>, path: &Path<'_>) -> Answer {
+    fn handle(&mut self, request: ClientRequest<'_>, path: &Path<'_>) -> RequestResult {
         let router = self.host.router.clone();
         let facts = RequestFacts {
-            method: call.method,
+            method: request.method,
             path,
-            wants: call.asked,
+            wants: request.wants,
             is_served: true,
             has_files: false,
         };
@@ -127,7 +134,7 @@ impl Server {
                 AdmissionStep::Refuse(refusal) => return Reply::of_refusal(&refusal).into(),
                 // Every client of a test counts as a page of the app's own origin.
                 AdmissionStep::CheckFormOrigin => {}
-                AdmissionStep::CheckHandshake if call.asked == Wants::WebSocket => {}
+                AdmissionStep::CheckHandshake if request.wants == Wants::WebSocket => {}
                 AdmissionStep::CheckHandshake => {
                     return Reply::of_host(426, "a WebSocket is here")
                         .with("upgrade", "websocket")
@@ -141,18 +148,18 @@ impl Server {
                 }
             }
         }
-        let mut head = call.head(path);
+        let mut head = request.head(path);
         let mut added = Vec::new();
         let outcome = self.run(
             &mut dispatch,
             &mut head,
             &mut added,
-            |server, head, target| server.respond(head, target, call),
+            |server, head, target| server.respond(head, target, request),
         );
-        let answer = outcome.unwrap_or_else(|fault| Reply::of_fault(&fault).into());
-        Answer {
-            reply: answer.reply.with_headers(added),
-            ..answer
+        let result = outcome.unwrap_or_else(|fault| Reply::of_fault(&fault).into());
+        RequestResult {
+            reply: result.reply.with_headers(added),
+            ..result
         }
     }
 
@@ -203,30 +210,44 @@ impl Server {
         }
     }
 
-    fn respond(&mut self, head: Request, target: Target, call: &Call<'_>) -> Result<Answer, Fault> {
+    fn respond(
+        &mut self,
+        head: Request,
+        target: Target,
+        request: ClientRequest<'_>,
+    ) -> Result<RequestResult, Fault> {
         let app = self.host.app.clone();
+        let body = match (target, request.body) {
+            (Target::Page, body) => {
+                return self
+                    .page(head, request.method, body)
+                    .map(RequestResult::from);
+            }
+            (_, ClientBody::Bytes(body)) => body,
+            (_, ClientBody::Form(action, _)) => panic!("no page has the action {action:?} here"),
+        };
         match target {
-            Target::Http if call.body.len() > self.host.limits().body_bytes_max => {
+            Target::Http if body.len() > self.host.limits().body_bytes_max => {
                 Ok(Reply::of_host(413, "the body is too large").into())
             }
             Target::Http => {
-                let body = Bytes::copy_from_slice(call.body);
+                let body = Bytes::copy_from_slice(body);
                 let response = self.host.call(app.handle(&head, body))?;
                 Ok(Reply::of_app(response).into())
             }
             Target::Stream => {
-                self.host.set_pieces_max(call.pieces_max);
-                let body = body_of(call.body.chunks(PIECE_BYTES).map(<[u8]>::to_vec));
-                let streamed = self.host.call(app.stream(&head, body))?;
+                self.host.set_pieces_max(request.pieces_max);
+                let body = Recording::whole(body.chunks(PIECE_BYTES));
+                let streamed = self.host.call(app.stream(&head, Box::pin(body)))?;
                 Ok(Reply::of_stream(streamed).into())
             }
-            Target::Page => self.page(head, call).map(Answer::from),
-            Target::WebSocket => self.upgrade(head, &call.connect.protocols),
+            Target::WebSocket => self.upgrade(head, &request.connect.protocols),
             Target::Feed => self.open_feed(&head),
+            Target::Page => unreachable!("a page has answered above"),
         }
     }
 
-    fn upgrade(&mut self, head: Request, offered: &[String]) -> Result<Answer, Fault> {
+    fn upgrade(&mut self, head: Request, offered: &[String]) -> Result<RequestResult, Fault> {
         let app = self.host.app.clone();
         let (mut accept, close) = match self.host.call(app.upgrade(&head, offered))? {
             Decision::Reject(refusal) => return Ok(Reply::of_app(refusal).into()),
@@ -242,7 +263,7 @@ impl Server {
         let opened = self.host.hub().open(accept);
         let opened = opened.map_err(contract::bad_accept)?;
         let conn = Arc::clone(&opened);
-        self.clients.push(Client::new(opened, reply.clone()));
+        self.clients.push(TestClient::new(opened, reply.clone()));
         let client = ConnRef(self.clients.len() - 1);
         match close {
             Some(close) => self.clients[client.0].refuse(close),
@@ -251,9 +272,9 @@ impl Server {
                 self.end_event(&conn, outcome);
             }
         }
-        Ok(Answer {
+        Ok(RequestResult {
             reply,
-            opened: Opened::Conn(client),
+            opens: ClientRef::Conn(client),
         })
     }
 
@@ -265,7 +286,7 @@ impl Server {
         }
     }
 
-    fn open_feed(&mut self, head: &Request) -> Result<Answer, Fault> {
+    fn open_feed(&mut self, head: &Request) -> Result<RequestResult, Fault> {
         let last = head
             .headers
             .get("last-event-id")
@@ -281,10 +302,10 @@ impl Server {
             .opened
             .unwrap_or_else(|| self.host.hub().subscribe(feed.topics, since.as_ref()));
         let opened = opened.map_err(contract::bad_topics)?;
-        self.listeners.push(Listener::open(&feed.first, opened));
-        Ok(Answer {
+        self.listeners.push(FeedClient::open(&feed.first, opened));
+        Ok(RequestResult {
             reply: Reply::of_feed(),
-            opened: Opened::Feed(FeedRef(self.listeners.len() - 1)),
+            opens: ClientRef::Feed(FeedRef(self.listeners.len() - 1)),
         })
     }
 }

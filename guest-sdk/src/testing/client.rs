@@ -10,7 +10,7 @@ use tidegate_hub::{Close, ConnectionGuard, Outgoing};
 pub struct ConnRef(pub(super) usize);
 
 /// One WebSocket and the state of its client.
-pub(super) struct Client {
+pub(super) struct TestClient {
     /// `None` once it is closed.
     pub(super) opened: Option<ConnectionGuard>,
     pub(super) handshake: Reply,
@@ -20,9 +20,9 @@ pub(super) struct Client {
     pub(super) is_stalled: bool,
 }
 
-impl Client {
-    pub(super) fn new(opened: ConnectionGuard, handshake: Reply) -> Client {
-        Client {
+impl TestClient {
+    pub(super) fn new(opened: ConnectionGuard, handshake: Reply) -> TestClient {
+        TestClient {
             opened: Some(opened),
             handshake,
             received: Vec::new(),

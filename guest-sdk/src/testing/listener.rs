@@ -9,7 +9,7 @@ use tidegate_hub::{self as hub, Outgoing, Positions, hub::FeedGuard};
 pub struct FeedRef(pub(super) usize);
 
 /// One feed and the state of its client.
-pub(super) struct Listener {
+pub(super) struct FeedClient {
     /// `None` once the host is gone.
     subscribed: Option<FeedGuard>,
     /// Positions of the client.
@@ -18,8 +18,8 @@ pub(super) struct Listener {
     pub(super) has_ended: bool,
 }
 
-impl Listener {
-    pub(super) fn open(first: &[hub::FeedEvent], subscribed: FeedGuard) -> Listener {
+impl FeedClient {
+    pub(super) fn open(first: &[hub::FeedEvent], subscribed: FeedGuard) -> FeedClient {
         let first = first
             .iter()
             .map(|first| FeedEvent::of_feed(None, first.event.as_deref(), &first.data));
@@ -32,7 +32,7 @@ impl Listener {
             )
         });
         let received = first.chain(gap).collect();
-        Listener {
+        FeedClient {
             subscribed: Some(subscribed),
             positions,
             received,

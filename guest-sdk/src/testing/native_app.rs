@@ -9,8 +9,8 @@ use super::{tasks::Tasks, thread_bound::ThreadBound};
 use crate::{
     App, CallError, Conn, Cx, Message, Upgrade,
     form::{Denied, Done},
-    loader::{Progress, Running},
-    page::{First, View},
+    loader::{HandlerRun, RunStep},
+    page::{FirstState, View},
     request::Head,
     room::DynRoom,
     stream::Body,
@@ -20,21 +20,18 @@ use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use std::{
     cell::RefCell,
-    collections::VecDeque,
     panic::{AssertUnwindSafe, catch_unwind},
-    pin::Pin,
     rc::Rc,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
-    task::{Context, Poll, Waker},
     time::{Duration, SystemTime},
 };
 use tidegate_hub::{
-    self as hub, Accept, ActionRun, BodyError, Call, CloseEvent, Decision, Fault, Feed, Frame, Hub,
-    LoaderRun, Pass, Request, Response, RoomId, Scope, StreamingResponse, Transaction, Verdict,
-    app::{Instance, Pages, RoomAnswer, RoomEvent, Stream},
+    self as hub, Accept, ActionRun, Call, CloseEvent, Decision, Fault, Feed, Hub, LoaderRun, Pass,
+    Request, Response, RoomId, Scope, StreamingResponse, Transaction, Verdict,
+    app::{Instance, Pages, RoomAnswer, RoomEvent},
     contract,
     page::{
         self, ActionOutcome, ActionStep, FormDenial, HandlerError, LoaderState, LoaderStep, Shell,
@@ -175,14 +172,13 @@ impl hub::App for NativeApp {
             let mut head = head(request);
             head.peer.clear();
             head.context.clear();
-            let body = Body::of_pieces(Incoming(pieces(body)));
+            let body = Body::of_pieces(Incoming(body));
             app.stream_to(crate::Request { head, body }, outgoing.clone());
         });
-        let recording = outgoing.recorded();
-        ready(match (run, &recording.head) {
+        ready(match (run, streamed(outgoing.recorded())) {
+            (_, Some(answer)) => Ok(answer),
             (Err(fault), None) => Err(fault),
             (Ok(()), None) => Err(Fault::Trap("the handler gave no answer".to_owned())),
-            (_, Some(_)) => Ok(streamed(recording)),
         })
     }
 
@@ -332,11 +328,14 @@ impl Pages for NativeApp {
     ) -> Call<'a, Box<dyn LoaderRun>> {
         let begun = self.surroundings.event(|| {
             let app = self.app.get();
-            app.pages[page as usize].load(loader.to_owned(), whole(request, &[]))
+            app.page_at(page)
+                .load(loader.to_owned(), whole(request, &[]))
         });
-        ready(begun.map(|running| -> Box<dyn LoaderRun> {
-            Box::new(NativeRun::new(running, &self.surroundings))
-        }))
+        ready(
+            begun.map(|run| -> Box<dyn LoaderRun> {
+                Box::new(NativeRun::new(run, &self.surroundings))
+            }),
+        )
     }
 
     fn render<'a>(
@@ -346,8 +345,9 @@ impl Pages for NativeApp {
         view: &'a page::RenderInput,
     ) -> Call<'a, Shell> {
         self.event(|app| {
-            let rendered =
-                app.pages[page as usize].render(&whole(request, &[]), &native_view(view));
+            let rendered = app
+                .page_at(page)
+                .render(&whole(request, &[]), &native_view(view));
             Shell {
                 status: rendered.status,
                 headers: headers(rendered.headers),
@@ -365,73 +365,69 @@ impl Pages for NativeApp {
     ) -> Call<'a, Box<dyn ActionRun>> {
         let begun = self.surroundings.event(|| {
             let app = self.app.get();
-            app.pages[page as usize].act(action.to_owned(), whole(request, &[]), Form(form))
+            app.page_at(page)
+                .act(action.to_owned(), whole(request, &[]), Form(form))
         });
-        ready(begun.map(|running| -> Box<dyn ActionRun> {
-            Box::new(NativeRun::new(running, &self.surroundings))
-        }))
+        ready(
+            begun.map(|run| -> Box<dyn ActionRun> {
+                Box::new(NativeRun::new(run, &self.surroundings))
+            }),
+        )
     }
 }
 
 /// A running loader or action.
 struct NativeRun<T: 'static> {
-    running: ThreadBound<RefCell<Option<Running<T>>>>,
+    run: ThreadBound<RefCell<Option<HandlerRun<T>>>>,
     surroundings: Surroundings,
 }
 
 impl<T> NativeRun<T> {
-    fn new(running: Running<T>, surroundings: &Surroundings) -> NativeRun<T> {
+    fn new(run: HandlerRun<T>, surroundings: &Surroundings) -> NativeRun<T> {
         NativeRun {
-            running: ThreadBound::new(RefCell::new(Some(running))),
+            run: ThreadBound::new(RefCell::new(Some(run))),
             surroundings: surroundings.clone(),
         }
     }
 
-    /// Runs to the next value, wait or end, and converts it into a step of this kind.
-    fn step<S>(
-        &self,
-        value: impl FnOnce(String) -> S,
-        later: impl FnOnce(Duration) -> S,
-        ended: impl FnOnce(Result<T, HandlerError>) -> S,
-    ) -> Result<S, Fault> {
-        let running = self.running.get();
-        let mut running = running.borrow_mut();
-        let running = running.as_mut().expect("it is there until it is dropped");
-        Ok(match self.surroundings.event(|| running.next())? {
-            Progress::Value(json) => value(json),
-            Progress::Later(wait) => later(wait),
-            Progress::Ended(outcome) => ended(outcome.map_err(|error| {
-                let (status, message) = running.status_and_text(error);
-                HandlerError { status, message }
-            })),
-        })
+    fn step(&self) -> Result<RunStep<T>, Fault> {
+        let run = self.run.get();
+        let mut run = run.borrow_mut();
+        let run = run.as_mut().expect("it is there until it is dropped");
+        self.surroundings.event(|| run.next())
     }
 }
 
 impl<T> Drop for NativeRun<T> {
     /// The values of the run are also dropped within an event.
     fn drop(&mut self) {
-        let running = self.running.get().take();
-        _ = self.surroundings.event(|| drop(running));
+        let run = self.run.get().take();
+        _ = self.surroundings.event(|| drop(run));
     }
 }
 
 impl LoaderRun for NativeRun<()> {
     fn next(&mut self) -> Call<'_, Result<LoaderStep, HandlerError>> {
-        ready(self.step(
-            |json| Ok(LoaderStep::Value(json)),
-            |wait| Ok(LoaderStep::Later(wait)),
-            |ended| ended.map(|()| LoaderStep::End),
-        ))
+        ready(self.step().map(|step| match step {
+            RunStep::Value(json) => Ok(LoaderStep::Value(json)),
+            RunStep::Later(wait) => Ok(LoaderStep::Later(wait)),
+            RunStep::End(end) => end.map(|()| LoaderStep::End).map_err(handler_error),
+        }))
     }
 }
 
 impl ActionRun for NativeRun<Done> {
     fn next(&mut self) -> Call<'_, ActionStep> {
-        ready(self.step(ActionStep::Progress, ActionStep::Later, |ended| {
-            ActionStep::Done(ended.map(outcome))
+        ready(self.step().map(|step| match step {
+            RunStep::Value(json) => ActionStep::Progress(json),
+            RunStep::Later(wait) => ActionStep::Later(wait),
+            RunStep::End(end) => ActionStep::Done(end.map(outcome).map_err(handler_error)),
         }))
     }
+}
+
+fn handler_error((status, message): (u16, String)) -> HandlerError {
+    HandlerError { status, message }
 }
 
 fn head(request: &Request) -> Head {
@@ -523,26 +519,22 @@ fn close_info(info: CloseEvent) -> crate::CloseEvent {
 fn native_view(view: &page::RenderInput) -> View {
     let first = view.first.iter().map(|(name, initial)| {
         let first = match initial {
-            LoaderState::Value(json) => First::Value(json.clone()),
-            LoaderState::Failed(problem) => First::Failed(problem.status, problem.message.clone()),
-            LoaderState::Pending => First::Pending,
+            LoaderState::Value(json) => FirstState::Value(json.clone()),
+            LoaderState::Failed(problem) => {
+                FirstState::Failed(problem.status, problem.message.clone())
+            }
+            LoaderState::Pending => FirstState::Pending,
         };
         (name.clone(), first)
     });
     let denied = view.denied.clone().map(|(action, denial)| {
-        let FormDenial {
-            status,
-            message,
-            errors,
-            values,
-        } = denial;
         let denied = Denied {
-            status,
-            message,
-            errors,
-            values,
+            status: denial.status,
+            message: denial.message,
+            errors: denial.errors,
+            values: denial.values,
         };
-        (action, Done::Deny(denied))
+        (action, denied)
     });
     View {
         first: first.collect(),
@@ -564,29 +556,10 @@ fn outcome(done: Done) -> ActionOutcome {
     }
 }
 
-/// Returns all pieces of a body, which are available already.
-fn pieces(mut body: hub::Body) -> VecDeque<Vec<u8>> {
-    let mut pieces = VecDeque::new();
-    let mut cx = Context::from_waker(Waker::noop());
-    while let Poll::Ready(Some(Ok(frame))) = body.as_mut().poll_frame(&mut cx) {
-        if let Frame::Data(bytes) = frame {
-            pieces.push_back(bytes.to_vec());
-        }
-    }
-    pieces
-}
-
-/// Returns a body of these pieces.
-pub(super) fn body_of(pieces: impl IntoIterator<Item = Vec<u8>>) -> hub::Body {
-    Box::pin(RecordedBody {
-        pieces: pieces.into_iter().map(Bytes::from).collect(),
-        is_whole: true,
-    })
-}
-
-/// Converts a streamed answer as `wasi:http` does: forbidden headers stay in the guest.
-fn streamed(recording: Recording) -> StreamingResponse {
-    let head = recording.head.unwrap_or_else(|| crate::Response::new(500));
+/// Converts a streamed answer as `wasi:http` does: forbidden headers stay in the guest. Returns
+/// `None` if the handler gave no head.
+fn streamed(mut recording: Recording) -> Option<StreamingResponse> {
+    let head = recording.head.take()?;
     let mut headers = HeaderMap::new();
     for (name, value) in head.headers {
         let name = HeaderName::from_bytes(name.as_bytes());
@@ -594,31 +567,9 @@ fn streamed(recording: Recording) -> StreamingResponse {
             headers.append(name, value);
         }
     }
-    StreamingResponse {
+    Some(StreamingResponse {
         status: head.status,
         headers,
-        body: Box::pin(RecordedBody {
-            pieces: recording.pieces.into_iter().map(Bytes::from).collect(),
-            is_whole: recording.is_finished,
-        }),
-    }
-}
-
-/// A body whose pieces are all known. An error follows them if it is not whole.
-struct RecordedBody {
-    pieces: VecDeque<Bytes>,
-    is_whole: bool,
-}
-
-impl Stream for RecordedBody {
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame, BodyError>>> {
-        Poll::Ready(match self.pieces.pop_front() {
-            Some(bytes) => Some(Ok(Frame::Data(bytes))),
-            None if self.is_whole => None,
-            None => Some(Err(BodyError("it has no end".to_owned()))),
-        })
-    }
+        body: Box::pin(recording),
+    })
 }

@@ -1,13 +1,17 @@
 //! Pages under test: rendering with the values of their loaders, single loaders, and forms.
 
-use super::{Connect, Reply, Server, call::Call, server::PIECES_MAX};
+use super::{
+    Connect, Reply, Server,
+    call::{ClientBody, ClientRequest},
+    server::PIECES_MAX,
+};
 use crate::world;
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use std::{collections::VecDeque, future::ready, time::Duration};
 use tidegate_hub::{
     App as _, Fault, Request, contract,
-    dispatch::{AdmissionStep, Dispatch, LOADERS_PATH, LoaderName, LoaderTarget, RequestFacts},
+    dispatch::{Dispatch, LOADERS_PATH, LoaderName, LoaderTarget},
     envelope,
     form::{FormEncoding, WholeForm},
     page::{
@@ -107,7 +111,8 @@ impl Server {
         let page_path = Path::parse(&target.target).expect("it was parsed before");
         let loaders_path = Path::parse(LOADERS_PATH).expect("a path");
         let mut dispatch = Dispatch::of_loader(&router, &page_path, &loaders_path, &target);
-        let mut head = Call::get(Connect::to(&target.target), PIECES_MAX).head(&page_path);
+        let request = ClientRequest::get(Connect::to(&target.target), PIECES_MAX);
+        let mut head = request.head(&page_path);
         let outcome = self.run(
             &mut dispatch,
             &mut head,
@@ -177,39 +182,22 @@ impl Server {
             fields: texts.chain(files).collect(),
             current: VecDeque::new(),
         };
-        let call = Call {
+        let connect = Connect::to(path).header("accept", "text/html");
+        self.call(ClientRequest {
             method: "POST",
-            ..Call::get(Connect::to(path).header("accept", "text/html"), PIECES_MAX)
-        };
-        let parsed = Path::parse(path).expect("a path");
-        let router = self.host.router.clone();
-        let facts = RequestFacts {
-            method: call.method,
-            path: &parsed,
-            wants: call.asked,
-            is_served: true,
-            has_files: false,
-        };
-        let mut dispatch = Dispatch::new(&router, facts);
-        assert_eq!(
-            dispatch.admit(),
-            AdmissionStep::CheckFormOrigin,
-            "there is a page with actions at {path}"
-        );
-        let mut added = Vec::new();
-        let outcome = self.run(
-            &mut dispatch,
-            &mut call.head(&parsed),
-            &mut added,
-            |server, head, _| server.act(head, action, Box::new(form), false),
-        );
-        let reply = outcome.unwrap_or_else(|fault| Reply::of_fault(&fault));
-        self.settle();
-        reply.with_headers(added)
+            body: ClientBody::Form(action.to_owned(), Box::new(form)),
+            ..ClientRequest::get(connect, PIECES_MAX)
+        })
+        .reply
     }
 
-    pub(super) fn page(&mut self, head: Request, call: &Call<'_>) -> Result<Reply, Fault> {
-        if call.method != "POST" {
+    pub(super) fn page(
+        &mut self,
+        head: Request,
+        method: &str,
+        body: ClientBody<'_>,
+    ) -> Result<Reply, Fault> {
+        if method != "POST" {
             return self.show(&head, None);
         }
         let text = |name: &str| {
@@ -219,6 +207,10 @@ impl Server {
             })
         };
         let is_json = text("accept").contains("application/json");
+        let body = match body {
+            ClientBody::Bytes(body) => body,
+            ClientBody::Form(action, form) => return self.act(head, &action, form, is_json),
+        };
         let encoding = match text("content-type").as_str() {
             "application/json" => FormEncoding::Json,
             "application/x-www-form-urlencoded" => FormEncoding::UrlEncoded,
@@ -229,7 +221,7 @@ impl Server {
                 ));
             }
         };
-        match WholeForm::read(encoding, call.body) {
+        match WholeForm::read(encoding, body) {
             Ok((action, form)) => self.act(head, &action, Box::new(form), is_json),
             Err(problem) => Ok(Reply::of_host(problem.status, &problem.message)),
         }
@@ -260,12 +252,8 @@ impl Server {
         };
         let app = self.host.app.clone();
         let shell = self.host.call(app.pages().render(index, head, &view))?;
-        let status = match &view.denied {
-            Some((_, denial)) if shell.status == 200 => denial.status,
-            _ => shell.status,
-        };
         Ok(Reply::of_app(tidegate_hub::Response {
-            status,
+            status: view.status_of(&shell),
             headers: shell.headers,
             body: shell.html.into(),
         }))
@@ -339,10 +327,7 @@ impl Server {
                 ActionStep::Done(ended) => break ended,
             }
         };
-        match &ended {
-            Ok(outcome) => contract::check_outcome(outcome, &page, bytes_max)?,
-            Err(problem) => contract::check_problem(problem)?,
-        }
+        contract::check_end(&ended, &page, bytes_max)?;
         if is_json {
             let (status, json) = (envelope::status(&ended), envelope::encode(&ended));
             return Ok(Reply::of_host_json(status, json));

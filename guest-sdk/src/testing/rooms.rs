@@ -159,7 +159,7 @@ impl Server {
             .for_each(|client| client.drop_dead(1006, ""));
         self.listeners
             .iter_mut()
-            .for_each(super::listener::Listener::drop_dead);
+            .for_each(super::listener::FeedClient::drop_dead);
         self.host.restart();
     }
 

@@ -2,10 +2,10 @@
 
 use super::{
     ConnRef, Connect, FeedEvent, FeedRef, Reply,
-    call::{Call, Opened},
-    client::Client,
+    call::{ClientBody, ClientRef, ClientRequest},
+    client::TestClient,
     host::TestHost,
-    listener::Listener,
+    listener::FeedClient,
 };
 use crate::{
     App, Message, Publication,
@@ -22,8 +22,8 @@ pub(super) const PIECES_MAX: usize = 1000;
 /// it.
 pub struct Server {
     pub(super) host: TestHost,
-    pub(super) clients: Vec<Client>,
-    pub(super) listeners: Vec<Listener>,
+    pub(super) clients: Vec<TestClient>,
+    pub(super) listeners: Vec<FeedClient>,
 }
 
 /// Requests.
@@ -60,17 +60,17 @@ impl Server {
             .fold(Connect::to(path), |connect, (name, value)| {
                 connect.header(name, value)
             });
-        self.call(Call {
+        self.call(ClientRequest {
             method,
-            body: body.as_ref(),
-            ..Call::get(connect, PIECES_MAX)
+            body: ClientBody::Bytes(body.as_ref()),
+            ..ClientRequest::get(connect, PIECES_MAX)
         })
         .reply
     }
 
-    /// Sends a GET and reads the answer piece by piece; [`Streaming::take`] sets the number.
-    pub fn stream(&mut self, connect: impl Into<Connect>) -> Streaming<'_> {
-        Streaming {
+    /// Sends a GET and reads the answer piece by piece; [`StreamRequest::take`] sets the number.
+    pub fn stream(&mut self, connect: impl Into<Connect>) -> StreamRequest<'_> {
+        StreamRequest {
             connect: connect.into(),
             server: self,
         }
@@ -87,13 +87,13 @@ impl Server {
 
     /// Opens a WebSocket, or returns the refusal.
     pub fn try_connect(&mut self, connect: impl Into<Connect>) -> Result<ConnRef, Reply> {
-        let answer = self.call(Call {
-            asked: Wants::WebSocket,
-            ..Call::get(connect.into(), PIECES_MAX)
+        let result = self.call(ClientRequest {
+            wants: Wants::WebSocket,
+            ..ClientRequest::get(connect.into(), PIECES_MAX)
         });
-        match answer.opened {
-            Opened::Conn(conn) => Ok(conn),
-            _ => Err(answer.reply),
+        match result.opens {
+            ClientRef::Conn(conn) => Ok(conn),
+            _ => Err(result.reply),
         }
     }
 
@@ -282,13 +282,13 @@ impl Server {
 
     /// Opens a feed, or returns the refusal.
     pub fn try_subscribe(&mut self, connect: impl Into<Connect>) -> Result<FeedRef, Reply> {
-        let answer = self.call(Call {
-            asked: Wants::Events,
-            ..Call::get(connect.into(), PIECES_MAX)
+        let result = self.call(ClientRequest {
+            wants: Wants::Events,
+            ..ClientRequest::get(connect.into(), PIECES_MAX)
         });
-        match answer.opened {
-            Opened::Feed(feed) => Ok(feed),
-            _ => Err(answer.reply),
+        match result.opens {
+            ClientRef::Feed(feed) => Ok(feed),
+            _ => Err(result.reply),
         }
     }
 
@@ -336,7 +336,7 @@ impl Server {
 impl Server {
     /// Delivers every outbox to its client, and every close to the app, until nothing moves.
     pub(super) fn settle(&mut self) {
-        self.listeners.iter_mut().for_each(Listener::drain);
+        self.listeners.iter_mut().for_each(FeedClient::drain);
         loop {
             let closing = self
                 .clients
@@ -353,7 +353,7 @@ impl Server {
                     is_peer_initiated: false,
                 },
             );
-            self.listeners.iter_mut().for_each(Listener::drain);
+            self.listeners.iter_mut().for_each(FeedClient::drain);
         }
     }
 
@@ -375,15 +375,16 @@ impl Server {
     }
 }
 
-/// A streamed answer that is still to be read.
-pub struct Streaming<'a> {
+/// A GET whose answer is read piece by piece.
+pub struct StreamRequest<'a> {
     server: &'a mut Server,
     connect: Connect,
 }
 
-impl Streaming<'_> {
+impl StreamRequest<'_> {
     /// Reads this number of pieces (events, for an event stream), and then leaves.
     pub fn take(self, pieces: usize) -> Reply {
-        self.server.call(Call::get(self.connect, pieces)).reply
+        let request = ClientRequest::get(self.connect, pieces);
+        self.server.call(request).reply
     }
 }

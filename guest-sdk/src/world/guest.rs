@@ -15,7 +15,7 @@ use crate::{
 };
 use std::{mem::ManuallyDrop, ops};
 
-pub use exports::Served;
+pub use exports::AppExports;
 pub(crate) use form::Form;
 pub(crate) use io::{Incoming, Outgoing, Wait, idle, wait};
 pub(crate) use room::{

@@ -8,6 +8,7 @@ use crate::{
     Error, LimitError, Message, Position, Publication, Response, Result, SendError, StartPoint,
     stream::Gone,
 };
+use bytes::Bytes;
 pub(crate) use form::Form;
 pub(crate) use room::{
     call, now, rollback, room_alarm, room_broadcast, room_clear, room_delete, room_entries,
@@ -16,7 +17,8 @@ pub(crate) use room::{
 use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
-    future::Future,
+    fmt,
+    future::{Future, poll_fn},
     mem,
     ops::RangeInclusive,
     pin::Pin,
@@ -285,13 +287,22 @@ pub(crate) fn pass(duration: Duration) {
     NOW.set(NOW.get() + duration);
 }
 
-/// Body of a request in pieces.
-#[derive(Debug)]
-pub(crate) struct Incoming(pub(crate) VecDeque<Vec<u8>>);
+/// Body of a request, whose pieces are available already.
+pub(crate) struct Incoming(pub(crate) hub::Body);
 
 impl Incoming {
     pub(crate) async fn next(&mut self) -> Result<Option<Vec<u8>>> {
-        Ok(self.0.pop_front())
+        match poll_fn(|cx| self.0.as_mut().poll_frame(cx)).await {
+            Some(Ok(hub::Frame::Data(bytes))) => Ok(Some(bytes.to_vec())),
+            Some(Ok(hub::Frame::Trailers(_))) | None => Ok(None),
+            Some(Err(_)) => Err(Gone.into()),
+        }
+    }
+}
+
+impl fmt::Debug for Incoming {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Incoming")
     }
 }
 
@@ -299,14 +310,39 @@ impl Incoming {
 #[derive(Clone)]
 pub(crate) struct Outgoing(Rc<RefCell<Recording>>);
 
-/// The part of a response that the client has received.
+/// A body whose pieces are all known; for an answer, those that the client has received. Without an
+/// end, an error follows them.
 #[derive(Default)]
 pub(crate) struct Recording {
     pub(crate) head: Option<Response>,
-    pub(crate) pieces: Vec<Vec<u8>>,
-    pub(crate) is_finished: bool,
+    pieces: VecDeque<Bytes>,
+    is_finished: bool,
     /// Number of pieces after which the client leaves.
     pieces_max: usize,
+}
+
+impl Recording {
+    /// Returns a body of these pieces.
+    pub(crate) fn whole<'a>(pieces: impl Iterator<Item = &'a [u8]>) -> Recording {
+        Recording {
+            pieces: pieces.map(Bytes::copy_from_slice).collect(),
+            is_finished: true,
+            ..Recording::default()
+        }
+    }
+}
+
+impl hub::app::Stream for Recording {
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<hub::Frame, hub::BodyError>>> {
+        Poll::Ready(match self.pieces.pop_front() {
+            Some(bytes) => Some(Ok(hub::Frame::Data(bytes))),
+            None if self.is_finished => None,
+            None => Some(Err(hub::BodyError("it has no end".to_owned()))),
+        })
+    }
 }
 
 impl Outgoing {
@@ -345,7 +381,7 @@ impl Outgoing {
             return Err(Gone.into());
         }
         if !bytes.is_empty() {
-            recording.pieces.push(bytes.to_vec());
+            recording.pieces.push_back(Bytes::copy_from_slice(bytes));
         }
         Ok(())
     }

@@ -176,8 +176,20 @@ pub fn check_problem(problem: &HandlerError) -> Result<(), Fault> {
     }
 }
 
+/// Checks the end of an action of this page: its outcome, or its error.
+pub fn check_end(
+    end: &Result<ActionOutcome, HandlerError>,
+    page: &Page,
+    bytes_max: usize,
+) -> Result<(), Fault> {
+    match end {
+        Ok(outcome) => check_outcome(outcome, page, bytes_max),
+        Err(problem) => check_problem(problem),
+    }
+}
+
 /// Checks the outcome of an action of this page. A value has at most this many bytes.
-pub fn check_outcome(outcome: &ActionOutcome, page: &Page, bytes_max: usize) -> Result<(), Fault> {
+fn check_outcome(outcome: &ActionOutcome, page: &Page, bytes_max: usize) -> Result<(), Fault> {
     match outcome {
         ActionOutcome::Success { value, stale } => {
             match stale.iter().find(|name| page.loader(name).is_none()) {

@@ -59,6 +59,17 @@ pub struct RenderInput {
     pub denied: Option<(String, FormDenial)>,
 }
 
+impl RenderInput {
+    /// Returns the status of the page: that of the refused action, unless the app chose another one
+    /// than 200.
+    pub fn status_of(&self, shell: &Shell) -> u16 {
+        match &self.denied {
+            Some((_, denial)) if shell.status == 200 => denial.status,
+            _ => shell.status,
+        }
+    }
+}
+
 /// A rendered page, into which values may still be streamed (WIT `pages.shell`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shell {

@@ -3,21 +3,18 @@
 use super::{Form, Handle, inward, io};
 use crate::{
     App, CloseEvent, Conn, Cx, Request, Response, Serve, Upgrade,
-    app::{RoomEvents, RouteHandler},
     bindings::{
         exports::tidegate::app::{
             feed_handler::{self, FeedEvent},
             guard_handler::{self, Verdict},
-            http_handler,
-            manifest::{self, Target},
-            pages, room_handler,
+            http_handler, manifest, pages, room_handler,
             websocket_handler::{self, Decision},
         },
         tidegate::app::{forms, types, websockets::Connection},
     },
     form::{Denied, Done},
-    loader::{Progress, Running},
-    page::{First as Initial, Mounted, View},
+    loader::{HandlerRun, RunStep},
+    page::{FirstState, PageEntry, View},
     request::Head,
     room::DynRoom,
     stream::Body,
@@ -30,7 +27,7 @@ use std::{
     panic::{self, PanicHookInfo},
     time::Duration,
 };
-use tidegate_routing::FirstValue;
+use tidegate_routing::{FirstValue, LoaderInfo, Manifest, Page, Target};
 use wasip2::{
     exports::http::incoming_handler,
     http::types::{IncomingRequest, ResponseOutparam},
@@ -43,7 +40,7 @@ thread_local! {
 }
 
 /// Exports the app of `S`.
-pub struct Served<S>(PhantomData<S>);
+pub struct AppExports<S>(PhantomData<S>);
 
 fn with<S: Serve, T>(event: impl FnOnce(&App) -> T) -> T {
     let _end = EndOutput;
@@ -102,38 +99,36 @@ impl fmt::Display for OneLine<'_> {
     }
 }
 
-impl<S: Serve> manifest::Guest for Served<S> {
+impl<S: Serve> manifest::Guest for AppExports<S> {
     fn describe() -> manifest::App {
-        with::<S, _>(|app| {
-            let routes = app.routes.iter().map(|route| manifest::Route {
-                methods: route.methods.clone(),
-                pattern: route.pattern.clone(),
-                target: match route.handler {
-                    RouteHandler::Http(_) | RouteHandler::Room(_, RoomEvents::Requests) => {
-                        Target::Http
-                    }
-                    RouteHandler::Stream(_) => Target::Stream,
-                    RouteHandler::Socket(_) | RouteHandler::Room(_, RoomEvents::Sockets) => {
-                        Target::Websocket
-                    }
-                    RouteHandler::Feed(_) | RouteHandler::Room(_, RoomEvents::Feeds) => {
-                        Target::Feed
-                    }
-                },
-                room: route.handler.class().map(str::to_owned),
-            });
-            let guards = app.guards.iter().map(|guard| manifest::Guard {
-                pattern: guard.pattern.clone(),
-            });
-            manifest::App {
-                routes: routes.collect(),
-                guards: guards.collect(),
-            }
-        })
+        let Manifest { routes, guards, .. } = with::<S, _>(App::manifest);
+        let routes = routes.into_iter().map(|route| manifest::Route {
+            methods: route.methods,
+            pattern: route.pattern,
+            target: target(route.target),
+            room: route.room,
+        });
+        let guards = guards.into_iter().map(|guard| manifest::Guard {
+            pattern: guard.pattern,
+        });
+        manifest::App {
+            routes: routes.collect(),
+            guards: guards.collect(),
+        }
     }
 }
 
-impl<S: Serve> guard_handler::Guest for Served<S> {
+fn target(target: Target) -> manifest::Target {
+    match target {
+        Target::Http => manifest::Target::Http,
+        Target::Stream => manifest::Target::Stream,
+        Target::WebSocket => manifest::Target::Websocket,
+        Target::Feed => manifest::Target::Feed,
+        Target::Page => unreachable!("a page is no route of its app"),
+    }
+}
+
+impl<S: Serve> guard_handler::Guest for AppExports<S> {
     fn check(guard: u32, request: types::Request) -> Verdict {
         match with::<S, _>(|app| app.check(guard, whole(request, Vec::new()))) {
             Ok(pass) => Verdict::Pass(guard_handler::Pass {
@@ -145,7 +140,7 @@ impl<S: Serve> guard_handler::Guest for Served<S> {
     }
 }
 
-impl<S: Serve> http_handler::Guest for Served<S> {
+impl<S: Serve> http_handler::Guest for AppExports<S> {
     fn handle(request: types::Request, body: Vec<u8>) -> types::Response {
         let request = whole(request, body);
         answer(with_room::<S, _, _>(
@@ -156,7 +151,7 @@ impl<S: Serve> http_handler::Guest for Served<S> {
     }
 }
 
-impl<S: Serve> websocket_handler::Guest for Served<S> {
+impl<S: Serve> websocket_handler::Guest for AppExports<S> {
     fn on_upgrade(request: types::Request, offered: Vec<String>) -> Decision {
         let upgrade = Upgrade {
             request: whole(request, Vec::new()),
@@ -243,7 +238,7 @@ fn route_of(app: &App, connection: &Connection) -> Option<u32> {
     app.only_socket().or_else(|| connection.route())
 }
 
-impl<S: Serve> feed_handler::Guest for Served<S> {
+impl<S: Serve> feed_handler::Guest for AppExports<S> {
     fn on_subscribe(
         mut request: types::Request,
         last_event_id: Option<String>,
@@ -275,7 +270,7 @@ impl<S: Serve> feed_handler::Guest for Served<S> {
     }
 }
 
-impl<S: Serve> room_handler::Guest for Served<S> {
+impl<S: Serve> room_handler::Guest for AppExports<S> {
     fn on_wake(class: String, name: String) -> Result<(), String> {
         let room = with::<S, _>(|app| app.make_room(&class));
         let mut room =
@@ -308,53 +303,45 @@ impl<S: Serve> room_handler::Guest for Served<S> {
 /// A run of a loader or an action, in its own instance. Its output is flushed after the run is
 /// dropped.
 #[doc(hidden)]
-pub struct Run<T>(RefCell<Running<T>>, EndOutput);
+pub struct ExportedRun<T>(RefCell<HandlerRun<T>>, EndOutput);
 
-fn with_page<S: Serve, T>(page: u32, event: impl FnOnce(&Mounted) -> T) -> T {
-    with::<S, _>(|app| {
-        event(
-            app.pages
-                .get(page as usize)
-                .expect("the host counts pages as they were described"),
-        )
-    })
+fn with_page<S: Serve, T>(page: u32, event: impl FnOnce(&PageEntry) -> T) -> T {
+    with::<S, _>(|app| event(app.page_at(page)))
 }
 
-impl<S: Serve> pages::Guest for Served<S> {
-    type LoaderRun = Run<()>;
-    type ActionRun = Run<Done>;
+impl<S: Serve> pages::Guest for AppExports<S> {
+    type LoaderRun = ExportedRun<()>;
+    type ActionRun = ExportedRun<Done>;
 
     fn describe() -> Vec<pages::Page> {
-        with::<S, _>(|app| {
-            let page = |page: &Mounted| pages::Page {
-                pattern: page.pattern.clone(),
-                loaders: page
-                    .loaders
-                    .iter()
-                    .map(|it| pages::LoaderInfo {
-                        name: it.name.into(),
-                        is_live: it.live,
-                        first_value: first_value(it.due),
-                    })
-                    .collect(),
-                actions: page.actions.iter().map(ToString::to_string).collect(),
-                is_fallback: page.fallback,
-            };
-            app.pages.iter().map(page).collect()
-        })
+        let loader = |loader: LoaderInfo| pages::LoaderInfo {
+            name: loader.name,
+            is_live: loader.is_live,
+            first_value: first_value(loader.first_value),
+        };
+        let page = |page: Page| pages::Page {
+            pattern: page.pattern,
+            loaders: page.loaders.into_iter().map(loader).collect(),
+            actions: page.actions,
+            is_fallback: page.is_fallback,
+        };
+        let pages = with::<S, _>(App::manifest).pages;
+        pages.into_iter().map(page).collect()
     }
 
     fn start_loader(page: u32, loader: String, request: types::Request) -> pages::LoaderRun {
         let run = with_page::<S, _>(page, |page| page.load(loader, whole(request, Vec::new())));
-        pages::LoaderRun::new(Run(RefCell::new(run), EndOutput))
+        pages::LoaderRun::new(ExportedRun(RefCell::new(run), EndOutput))
     }
 
     fn render(page: u32, request: types::Request, input: pages::RenderInput) -> pages::Shell {
         let first = input.loaders.into_iter().map(|(name, state)| {
             let first = match state {
-                pages::LoaderState::Value(json) => Initial::Value(json),
-                pages::LoaderState::Failed(error) => Initial::Failed(error.status, error.message),
-                pages::LoaderState::Pending => Initial::Pending,
+                pages::LoaderState::Value(json) => FirstState::Value(json),
+                pages::LoaderState::Failed(error) => {
+                    FirstState::Failed(error.status, error.message)
+                }
+                pages::LoaderState::Pending => FirstState::Pending,
             };
             (name, first)
         });
@@ -365,15 +352,13 @@ impl<S: Serve> pages::Guest for Served<S> {
                 errors,
                 values,
             } = denied.denial;
-            (
-                denied.name,
-                Done::Deny(Denied {
-                    status,
-                    message,
-                    errors,
-                    values,
-                }),
-            )
+            let denial = Denied {
+                status,
+                message,
+                errors,
+                values,
+            };
+            (denied.name, denial)
         });
         let view = View {
             first: first.collect(),
@@ -403,55 +388,47 @@ impl<S: Serve> pages::Guest for Served<S> {
         let run = with_page::<S, _>(page, |page| {
             page.act(action, whole(request, Vec::new()), Form(form))
         });
-        pages::ActionRun::new(Run(RefCell::new(run), EndOutput))
+        pages::ActionRun::new(ExportedRun(RefCell::new(run), EndOutput))
     }
 }
 
-impl pages::GuestLoaderRun for Run<()> {
+impl pages::GuestLoaderRun for ExportedRun<()> {
     fn next(&self) -> Result<pages::LoaderStep, types::HandlerError> {
         let _end = EndOutput;
-        let mut run = self.0.borrow_mut();
-        match run.next() {
-            Progress::Value(json) => Ok(pages::LoaderStep::Value(json)),
-            Progress::Later(wait) => Ok(pages::LoaderStep::Later(millis(wait))),
-            Progress::Ended(Ok(())) => Ok(pages::LoaderStep::End),
-            Progress::Ended(Err(error)) => Err(handler_error(run.status_and_text(error))),
+        match self.0.borrow_mut().next() {
+            RunStep::Value(json) => Ok(pages::LoaderStep::Value(json)),
+            RunStep::Later(wait) => Ok(pages::LoaderStep::Later(millis(wait))),
+            RunStep::End(end) => end.map(|()| pages::LoaderStep::End).map_err(handler_error),
         }
     }
 }
 
-impl pages::GuestActionRun for Run<Done> {
+impl pages::GuestActionRun for ExportedRun<Done> {
     fn next(&self) -> pages::ActionStep {
         let _end = EndOutput;
-        let mut run = self.0.borrow_mut();
-        let done = match run.next() {
-            Progress::Value(json) => return pages::ActionStep::Progress(json),
-            Progress::Later(wait) => return pages::ActionStep::Later(millis(wait)),
-            Progress::Ended(Ok(done)) => done,
-            Progress::Ended(Err(error)) => {
-                return pages::ActionStep::Done(Err(handler_error(run.status_and_text(error))));
-            }
-        };
-        pages::ActionStep::Done(Ok(match done {
-            Done::Success(value, stale) => pages::ActionOutcome::Success(pages::ActionSuccess {
-                value,
-                stale_loaders: stale,
-            }),
-            Done::Redirect(status, location) => {
-                pages::ActionOutcome::Redirect(pages::Redirect { status, location })
-            }
-            Done::Deny(Denied {
-                status,
-                message,
-                errors,
-                values,
-            }) => pages::ActionOutcome::Deny(pages::FormDenial {
-                status,
-                message,
-                errors,
-                values,
-            }),
-        }))
+        match self.0.borrow_mut().next() {
+            RunStep::Value(json) => pages::ActionStep::Progress(json),
+            RunStep::Later(wait) => pages::ActionStep::Later(millis(wait)),
+            RunStep::End(end) => pages::ActionStep::Done(end.map(outcome).map_err(handler_error)),
+        }
+    }
+}
+
+fn outcome(done: Done) -> pages::ActionOutcome {
+    match done {
+        Done::Success(value, stale) => pages::ActionOutcome::Success(pages::ActionSuccess {
+            value,
+            stale_loaders: stale,
+        }),
+        Done::Redirect(status, location) => {
+            pages::ActionOutcome::Redirect(pages::Redirect { status, location })
+        }
+        Done::Deny(denied) => pages::ActionOutcome::Deny(pages::FormDenial {
+            status: denied.status,
+            message: denied.message,
+            errors: denied.errors,
+            values: denied.values,
+        }),
     }
 }
 
@@ -475,7 +452,7 @@ fn handler_error((status, message): (u16, String)) -> types::HandlerError {
     types::HandlerError { status, message }
 }
 
-impl<S: Serve> incoming_handler::Guest for Served<S> {
+impl<S: Serve> incoming_handler::Guest for AppExports<S> {
     fn handle(request: IncomingRequest, outparam: ResponseOutparam) {
         let outgoing = io::Outgoing::new(outparam);
         let mut request = io::read(request);

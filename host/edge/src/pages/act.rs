@@ -224,10 +224,7 @@ impl Run {
         ended: Result<ActionOutcome, HandlerError>,
         bytes_max: usize,
     ) -> Result<Result<ActionOutcome, HandlerError>, Fault> {
-        match &ended {
-            Ok(outcome) => contract::check_outcome(outcome, self.visited.page().1, bytes_max)?,
-            Err(problem) => contract::check_problem(problem)?,
-        }
+        contract::check_end(&ended, self.visited.page().1, bytes_max)?;
         Ok(match ended {
             Ok(ActionOutcome::Success { value, stale }) => Ok(ActionOutcome::Success {
                 value: json::checked(value, bytes_max)?,

@@ -52,7 +52,6 @@ pub(crate) async fn show(
         server, version, ..
     } = &*visit.visited;
     let (index, page) = visit.visited.page();
-    let status = denied.as_ref().map(|(_, denial)| denial.status);
     let mut loadings: Vec<Loading> = page
         .loaders
         .iter()
@@ -71,14 +70,10 @@ pub(crate) async fn show(
         .await?;
 
     let mut answer = answer::from_app(tidegate_hub::Response {
-        status: shell.status,
+        status: view.status_of(&shell),
         headers: shell.headers,
         body: Bytes::new(),
     })?;
-    if let Some(status) = status.filter(|_| shell.status == 200) {
-        *answer.status_mut() = StatusCode::from_u16(status)
-            .map_err(|_| Fault::Answer(format!("{status} is no status")))?;
-    }
     let is_read = visit.request.method != Method::POST;
     let headers = answer.headers_mut();
     default(headers, header::CONTENT_TYPE, "text/html; charset=utf-8");

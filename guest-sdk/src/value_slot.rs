@@ -7,9 +7,9 @@ use std::{cell::RefCell, future::poll_fn, rc::Rc, task::Poll};
 
 /// Place of the waiting value; clones share it.
 #[derive(Clone, Default)]
-pub(crate) struct Yielded(Rc<RefCell<Option<String>>>);
+pub(crate) struct ValueSlot(Rc<RefCell<Option<String>>>);
 
-impl Yielded {
+impl ValueSlot {
     /// Stores a value as JSON, and is ready when the host wants the next one.
     pub(crate) async fn give(&self, value: &(impl Serialize + ?Sized)) -> Result {
         *self.0.borrow_mut() = Some(serde_json::to_string(value)?);
