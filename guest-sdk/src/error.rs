@@ -30,9 +30,9 @@ pub type Result<T = (), E = Error> = std::result::Result<T, E>;
 /// assert_eq!(server.get("/half/7").text(), "an even number, please");
 /// assert_eq!(server.get("/half/x").status(), 400);
 /// ```
-pub struct Error(Box<Kind>);
+pub struct Error(Box<ErrorKind>);
 
-enum Kind {
+enum ErrorKind {
     /// Response for the client.
     Answer(Response),
     /// Cause for the operator.
@@ -65,14 +65,14 @@ impl Error {
     /// `cause`. It takes a text, or a value that is not a `std::error::Error`, such as that of
     /// anyhow: `.map_err(Error::fault)?`.
     pub fn fault(cause: impl Into<Box<dyn StdError>>) -> Error {
-        Error(Box::new(Kind::Fault(cause.into())))
+        Error(Box::new(ErrorKind::Fault(cause.into())))
     }
 
     /// Adds a header to the answer, such as `www-authenticate`. The answer to a fault does not
     /// change.
     pub fn header(mut self, name: &str, value: impl AsRef<[u8]>) -> Error {
-        if let Kind::Answer(response) = *self.0 {
-            *self.0 = Kind::Answer(response.header(name, value));
+        if let ErrorKind::Answer(response) = *self.0 {
+            *self.0 = ErrorKind::Answer(response.header(name, value));
         }
         self
     }
@@ -81,28 +81,28 @@ impl Error {
     /// [`LimitError`](crate::LimitError).
     pub fn downcast_ref<E: StdError + 'static>(&self) -> Option<&E> {
         match &*self.0 {
-            Kind::Fault(cause) => cause.downcast_ref(),
-            Kind::Answer(_) => None,
+            ErrorKind::Fault(cause) => cause.downcast_ref(),
+            ErrorKind::Answer(_) => None,
         }
     }
 
     /// Returns the text for the operator.
     pub(crate) fn description(&self) -> String {
         match &*self.0 {
-            Kind::Answer(response) => format!(
+            ErrorKind::Answer(response) => format!(
                 "{} {}",
                 response.status,
                 String::from_utf8_lossy(&response.body)
             ),
-            Kind::Fault(cause) => Chain(&**cause).to_string(),
+            ErrorKind::Fault(cause) => Chain(&**cause).to_string(),
         }
     }
 
     /// Returns the response. Logs a fault with its `place`.
     pub(crate) fn answer(self, place: fmt::Arguments<'_>) -> Response {
         match *self.0 {
-            Kind::Answer(response) => response,
-            Kind::Fault(cause) => {
+            ErrorKind::Answer(response) => response,
+            ErrorKind::Fault(cause) => {
                 report(place, &*cause);
                 Response::text(FAULT_TEXT).with_status(500)
             }
@@ -122,9 +122,11 @@ impl Error {
     /// connection is closing already.
     pub(crate) fn close(&self, place: fmt::Arguments<'_>) -> Option<(u16, &str)> {
         match &*self.0 {
-            Kind::Answer(response) if response.status < 500 => Some((1008, reason(&response.body))),
-            Kind::Answer(response) => Some((1011, reason(&response.body))),
-            Kind::Fault(cause) => match cause.downcast_ref() {
+            ErrorKind::Answer(response) if response.status < 500 => {
+                Some((1008, reason(&response.body)))
+            }
+            ErrorKind::Answer(response) => Some((1011, reason(&response.body))),
+            ErrorKind::Fault(cause) => match cause.downcast_ref() {
                 Some(SendError::Closed) => None,
                 Some(SendError::Full) => Some((1013, "too slow")),
                 _ => {
@@ -176,20 +178,20 @@ impl<E: StdError + 'static> From<E> for Error {
 impl From<Response> for Error {
     /// Answers with this response, for example a redirection.
     fn from(response: Response) -> Error {
-        Error(Box::new(Kind::Answer(response)))
+        Error(Box::new(ErrorKind::Answer(response)))
     }
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &*self.0 {
-            Kind::Answer(response) => write!(
+            ErrorKind::Answer(response) => write!(
                 f,
                 "{}: {}",
                 response.status,
                 String::from_utf8_lossy(&response.body)
             ),
-            Kind::Fault(cause) => write!(f, "{}", Chain(&**cause)),
+            ErrorKind::Fault(cause) => write!(f, "{}", Chain(&**cause)),
         }
     }
 }

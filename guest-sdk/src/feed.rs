@@ -75,27 +75,27 @@ pub trait IntoFeed<When> {
 }
 
 /// Marks a value.
-pub enum Now {}
+pub enum Immediate {}
 
 /// Marks a future.
-pub enum Later<When> {
+pub enum Deferred<When> {
     #[doc(hidden)]
     Never(std::convert::Infallible, std::marker::PhantomData<When>),
 }
 
-impl IntoFeed<Now> for Feed {
+impl IntoFeed<Immediate> for Feed {
     fn into_feed(self) -> Result<Feed> {
         Ok(self)
     }
 }
 
-impl<E: Into<Error>> IntoFeed<Now> for std::result::Result<Feed, E> {
+impl<E: Into<Error>> IntoFeed<Immediate> for std::result::Result<Feed, E> {
     fn into_feed(self) -> Result<Feed> {
         self.map_err(Into::into)
     }
 }
 
-impl<F, When> IntoFeed<Later<When>> for F
+impl<F, When> IntoFeed<Deferred<When>> for F
 where
     F: Future<Output: IntoFeed<When>>,
 {

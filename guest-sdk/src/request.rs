@@ -24,13 +24,13 @@ use std::{fmt::Display, str::FromStr};
 /// ```
 #[derive(Debug)]
 pub struct Request {
-    pub(crate) head: Head,
+    pub(crate) head: RequestHead,
     pub(crate) body: Body,
 }
 
 /// The head of a request (WIT `types.request`).
 #[derive(Clone, Debug)]
-pub(crate) struct Head {
+pub(crate) struct RequestHead {
     pub(crate) method: String,
     pub(crate) scheme: String,
     pub(crate) authority: String,
@@ -210,7 +210,7 @@ mod tests {
         let headers = headers
             .iter()
             .map(|(name, value)| (name.to_string(), value.as_bytes().to_vec()));
-        let head = Head {
+        let head = RequestHead {
             method: "GET".into(),
             scheme: "http".into(),
             authority: "localhost".into(),

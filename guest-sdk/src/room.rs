@@ -157,7 +157,7 @@ impl Class {
         Class {
             name: R::class(),
             of: TypeId::of::<R>(),
-            make: || Box::new(Awake::<R> { room: None }),
+            make: || Box::new(LiveRoom::<R> { room: None }),
         }
     }
 }
@@ -178,13 +178,13 @@ pub(crate) trait DynRoom {
     fn alarm(&mut self, cx: &Cx, attempt: u32);
 }
 
-struct Awake<R> {
+struct LiveRoom<R> {
     /// `None` before the room woke, and after an event that failed: its memory may contain effects
     /// that were undone.
     room: Option<R>,
 }
 
-impl<R: Room> Awake<R> {
+impl<R: Room> LiveRoom<R> {
     /// Runs a handler. If it fails, its effects are undone.
     fn event<T>(&mut self, cx: &Cx, handler: impl AsyncFnOnce(&mut R) -> Result<T>) -> Result<T> {
         let outcome = task::run(async { handler(self.awake(cx).await).await });
@@ -194,7 +194,7 @@ impl<R: Room> Awake<R> {
         outcome
     }
 
-    /// Does the same as [`event`](Awake::event) for an event of a connection, which is closed if
+    /// Does the same as [`event`](LiveRoom::event) for an event of a connection, which is closed if
     /// the handler fails.
     fn socket_event(&mut self, cx: &Cx, conn: &Conn, handler: impl AsyncFnOnce(&mut R) -> Result) {
         if let Err(error) = self.event(cx, handler) {
@@ -209,7 +209,7 @@ impl<R: Room> Awake<R> {
         if self.room.is_none() {
             let mut room = R::default();
             if let Err(error) = room.wake(cx).await {
-                panic!("{} can't wake: {}", Place(cx), error.description());
+                panic!("{} can't wake: {}", RoomLabel(cx), error.description());
             }
             self.room = Some(room);
         }
@@ -258,7 +258,7 @@ impl<R: Room> Awake<R> {
     }
 }
 
-impl<R: Room> DynRoom for Awake<R> {
+impl<R: Room> DynRoom for LiveRoom<R> {
     fn wake(&mut self, cx: &Cx) -> Result<(), String> {
         let mut room = R::default();
         task::run(room.wake(cx)).map_err(|error| error.description())?;
@@ -268,7 +268,7 @@ impl<R: Room> DynRoom for Awake<R> {
 
     fn upgrade(&mut self, cx: &Cx, upgrade: Upgrade) -> Result<Accept, Response> {
         self.event(cx, async |room| room.upgrade(cx, &upgrade).await)
-            .map_err(|error| error.answer(format_args!("{}", Place(cx))))
+            .map_err(|error| error.answer(format_args!("{}", RoomLabel(cx))))
     }
 
     fn open(&mut self, cx: &Cx, conn: &Conn, request: Request) {
@@ -300,23 +300,27 @@ impl<R: Room> DynRoom for Awake<R> {
 
     fn request(&mut self, cx: &Cx, request: Request) -> Response {
         self.event(cx, async |room| room.request(cx, request).await)
-            .unwrap_or_else(|error| error.answer(format_args!("{}", Place(cx))))
+            .unwrap_or_else(|error| error.answer(format_args!("{}", RoomLabel(cx))))
     }
 
     fn feed(&mut self, cx: &Cx, request: Request) -> Result<Feed, Response> {
         self.event(cx, async |room| room.feed(cx, request).await)
-            .map_err(|error| error.answer(format_args!("{}", Place(cx))))
+            .map_err(|error| error.answer(format_args!("{}", RoomLabel(cx))))
     }
 
     fn call(&mut self, cx: &Cx, payload: Vec<u8>) -> Result<Vec<u8>, (u16, String)> {
         self.event(cx, async |room| room.call(cx, payload).await)
-            .map_err(|error| error.refusal(format_args!("{}", Place(cx))))
+            .map_err(|error| error.refusal(format_args!("{}", RoomLabel(cx))))
     }
 
     fn alarm(&mut self, cx: &Cx, attempt: u32) {
         cx.set_attempt(attempt);
         if let Err(error) = self.event(cx, async |room| room.alarm(cx).await) {
-            panic!("the alarm of {} failed: {}", Place(cx), error.description());
+            panic!(
+                "the alarm of {} failed: {}",
+                RoomLabel(cx),
+                error.description()
+            );
         }
         cx.set_attempt(0);
     }
@@ -324,16 +328,16 @@ impl<R: Room> DynRoom for Awake<R> {
 
 /// Closes a connection whose event failed.
 fn close(cx: &Cx, conn: &Conn, error: &Error) {
-    if let Some((code, reason)) = error.close(format_args!("{}", Place(cx))) {
+    if let Some((code, reason)) = error.close(format_args!("{}", RoomLabel(cx))) {
         // If the connection is closing already, its first close counts.
         _ = conn.close(code, reason);
     }
 }
 
 /// "room chat/tea", for the operator.
-struct Place<'a>(&'a Cx);
+struct RoomLabel<'a>(&'a Cx);
 
-impl fmt::Display for Place<'_> {
+impl fmt::Display for RoomLabel<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "room {}/{}", self.0.class(), self.0.name())
     }

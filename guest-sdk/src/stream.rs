@@ -118,10 +118,10 @@ impl Reply {
     }
 
     /// Sends the head and returns the writer of the body, which ends with the handler.
-    pub fn start(self) -> Result<Writer> {
+    pub fn start(self) -> Result<BodyWriter> {
         self.outgoing
             .start(&self.head.with_status(self.status.unwrap_or(200)))?;
-        Ok(Writer {
+        Ok(BodyWriter {
             outgoing: self.outgoing,
         })
     }
@@ -162,11 +162,11 @@ impl Reply {
 }
 
 /// The body of an answer whose head was sent.
-pub struct Writer {
+pub struct BodyWriter {
     outgoing: world::Outgoing,
 }
 
-impl Writer {
+impl BodyWriter {
     /// Sends a piece, and waits while the client is slow. A client that disconnected is an error;
     /// use `?` to end the handler.
     pub async fn write(&mut self, piece: impl AsRef<[u8]>) -> Result {
@@ -176,7 +176,7 @@ impl Writer {
 
 /// An event stream whose head was sent.
 pub struct Events {
-    writer: Writer,
+    writer: BodyWriter,
 }
 
 impl Events {
@@ -189,7 +189,7 @@ impl Events {
 }
 
 /// The client disconnected while it received the answer: the cause in an [`Error`] of
-/// [`Writer::write`]. The handler has nothing to do, and nothing is logged.
+/// [`BodyWriter::write`]. The handler has nothing to do, and nothing is logged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Gone;
 

@@ -27,13 +27,13 @@
 
 mod call;
 mod client;
+mod client_response;
 mod connect;
 mod feed_event;
 mod host;
 mod listener;
 mod native_app;
 mod pages;
-mod reply;
 mod rooms;
 mod server;
 mod tasks;
@@ -41,11 +41,11 @@ mod thread_bound;
 
 use crate::App;
 pub use client::ConnRef;
+pub use client_response::ClientResponse;
 pub use connect::Connect;
 pub use feed_event::FeedEvent;
 pub use listener::FeedRef;
-pub use pages::{Load, Upload};
-pub use reply::Reply;
+pub use pages::{LoaderOutput, Upload};
 pub use server::{Server, StreamRequest};
 use tidegate_routing::{Exports, Manifest, Router};
 

@@ -1,6 +1,8 @@
 //! One request on its way through the host's order of handling.
 
-use super::{ConnRef, Connect, FeedRef, Reply, Server, client::TestClient, listener::FeedClient};
+use super::{
+    ClientResponse, ConnRef, Connect, FeedRef, Server, client::TestClient, listener::FeedClient,
+};
 use crate::world::Recording;
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
@@ -80,7 +82,7 @@ impl ClientRequest<'_> {
 
 /// Result of a request: the answer, and the connection or feed that it opens.
 pub(super) struct RequestResult {
-    pub(super) reply: Reply,
+    pub(super) reply: ClientResponse,
     pub(super) opens: ClientRef,
 }
 
@@ -91,8 +93,8 @@ pub(super) enum ClientRef {
     Feed(FeedRef),
 }
 
-impl From<Reply> for RequestResult {
-    fn from(reply: Reply) -> RequestResult {
+impl From<ClientResponse> for RequestResult {
+    fn from(reply: ClientResponse) -> RequestResult {
         RequestResult {
             reply,
             opens: ClientRef::None,
@@ -105,8 +107,8 @@ impl Server {
         let (method, target) = (request.method, request.connect.path.clone());
         let mut result = match Path::parse(&target) {
             Ok(path) => self.handle(request, &path),
-            Err(bad @ BadPath::TooLong) => Reply::of_host(414, &bad.to_string()).into(),
-            Err(bad) => Reply::of_host(400, &bad.to_string()).into(),
+            Err(bad @ BadPath::TooLong) => ClientResponse::of_host(414, &bad.to_string()).into(),
+            Err(bad) => ClientResponse::of_host(400, &bad.to_string()).into(),
         };
         if let ClientRef::Conn(conn) = result.opens {
             self.clients[conn.0].handshake = result.reply.clone();
@@ -131,20 +133,22 @@ impl Server {
         loop {
             match dispatch.admit() {
                 AdmissionStep::Admitted => break,
-                AdmissionStep::Refuse(refusal) => return Reply::of_refusal(&refusal).into(),
+                AdmissionStep::Refuse(refusal) => {
+                    return ClientResponse::of_refusal(&refusal).into();
+                }
                 // Every client of a test counts as a page of the app's own origin.
                 AdmissionStep::CheckFormOrigin => {}
                 AdmissionStep::CheckHandshake if request.wants == Wants::WebSocket => {}
                 AdmissionStep::CheckHandshake => {
-                    return Reply::of_host(426, "a WebSocket is here")
+                    return ClientResponse::of_host(426, "a WebSocket is here")
                         .with("upgrade", "websocket")
                         .into();
                 }
                 AdmissionStep::HostEndpoint => {
-                    return Reply::of_host(404, "nothing is here").into();
+                    return ClientResponse::of_host(404, "nothing is here").into();
                 }
                 AdmissionStep::Loaders => {
-                    return Reply::of_host(404, "under test, call `Server::load`").into();
+                    return ClientResponse::of_host(404, "under test, call `Server::load`").into();
                 }
             }
         }
@@ -156,7 +160,7 @@ impl Server {
             &mut added,
             |server, head, target| server.respond(head, target, request),
         );
-        let result = outcome.unwrap_or_else(|fault| Reply::of_fault(&fault).into());
+        let result = outcome.unwrap_or_else(|fault| ClientResponse::of_fault(&fault).into());
         RequestResult {
             reply: result.reply.with_headers(added),
             ..result
@@ -164,7 +168,7 @@ impl Server {
     }
 
     /// Takes the steps of an admitted request. `respond` answers for the route.
-    pub(super) fn run<T: From<Reply>>(
+    pub(super) fn run<T: From<ClientResponse>>(
         &mut self,
         dispatch: &mut Dispatch<'_>,
         head: &mut Request,
@@ -185,7 +189,9 @@ impl Server {
                 }
                 // A test has no files.
                 DispatchStep::File | DispatchStep::FallbackFile | DispatchStep::LookForFile => {}
-                DispatchStep::Refuse(refusal) => return Ok(Reply::of_refusal(&refusal).into()),
+                DispatchStep::Refuse(refusal) => {
+                    return Ok(ClientResponse::of_refusal(&refusal).into());
+                }
             }
         }
     }
@@ -196,11 +202,11 @@ impl Server {
         index: u32,
         head: &mut Request,
         added: &mut Vec<Header>,
-    ) -> Result<Option<Reply>, Fault> {
+    ) -> Result<Option<ClientResponse>, Fault> {
         head.route = index;
         let verdict = self.host.call(self.host.app.check(index, head))?;
         match verdict {
-            Verdict::Answer(refusal) => Ok(Some(Reply::of_app(refusal))),
+            Verdict::Answer(refusal) => Ok(Some(ClientResponse::of_app(refusal))),
             Verdict::Pass(Pass { headers, context }) => {
                 contract::check_context(&context)?;
                 added.extend(headers);
@@ -228,18 +234,18 @@ impl Server {
         };
         match target {
             Target::Http if body.len() > self.host.limits().body_bytes_max => {
-                Ok(Reply::of_host(413, "the body is too large").into())
+                Ok(ClientResponse::of_host(413, "the body is too large").into())
             }
             Target::Http => {
                 let body = Bytes::copy_from_slice(body);
                 let response = self.host.call(app.handle(&head, body))?;
-                Ok(Reply::of_app(response).into())
+                Ok(ClientResponse::of_app(response).into())
             }
             Target::Stream => {
                 self.host.set_pieces_max(request.pieces_max);
                 let body = Recording::whole(body.chunks(PIECE_BYTES));
                 let streamed = self.host.call(app.stream(&head, Box::pin(body)))?;
-                Ok(Reply::of_stream(streamed).into())
+                Ok(ClientResponse::of_stream(streamed).into())
             }
             Target::WebSocket => self.upgrade(head, &request.connect.protocols),
             Target::Feed => self.open_feed(&head),
@@ -250,7 +256,7 @@ impl Server {
     fn upgrade(&mut self, head: Request, offered: &[String]) -> Result<RequestResult, Fault> {
         let app = self.host.app.clone();
         let (mut accept, close) = match self.host.call(app.upgrade(&head, offered))? {
-            Decision::Reject(refusal) => return Ok(Reply::of_app(refusal).into()),
+            Decision::Reject(refusal) => return Ok(ClientResponse::of_app(refusal).into()),
             Decision::Accept(accept) => (accept, None),
             Decision::AcceptThenClose(code, reason) => {
                 let close = contract::check_final_close(code, reason)?;
@@ -258,7 +264,7 @@ impl Server {
             }
         };
         contract::check_protocol(accept.protocol.as_deref(), offered)?;
-        let reply = Reply::of_upgrade(&accept);
+        let reply = ClientResponse::of_upgrade(&accept);
         accept.route = self.host.router.route(head.route).cloned();
         let opened = self.host.hub().open(accept);
         let opened = opened.map_err(contract::bad_accept)?;
@@ -294,7 +300,7 @@ impl Server {
         let app = self.host.app.clone();
         let feed = match self.host.call(app.subscribe(head, last))? {
             Ok(feed) => feed,
-            Err(refusal) => return Ok(Reply::of_app(refusal).into()),
+            Err(refusal) => return Ok(ClientResponse::of_app(refusal).into()),
         };
         contract::check_first_events(&feed.first, self.host.limits().outbox_bytes_max)?;
         let since = last.map(Positions::parse);
@@ -304,7 +310,7 @@ impl Server {
         let opened = opened.map_err(contract::bad_topics)?;
         self.listeners.push(FeedClient::open(&feed.first, opened));
         Ok(RequestResult {
-            reply: Reply::of_feed(),
+            reply: ClientResponse::of_feed(),
             opens: ClientRef::Feed(FeedRef(self.listeners.len() - 1)),
         })
     }

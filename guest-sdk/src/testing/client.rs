@@ -1,6 +1,6 @@
 //! The client of a WebSocket.
 
-use super::Reply;
+use super::ClientResponse;
 use crate::{Message, world};
 use std::collections::VecDeque;
 use tidegate_hub::{Close, ConnectionGuard, Outgoing};
@@ -13,7 +13,7 @@ pub struct ConnRef(pub(super) usize);
 pub(super) struct TestClient {
     /// `None` once it is closed.
     pub(super) opened: Option<ConnectionGuard>,
-    pub(super) handshake: Reply,
+    pub(super) handshake: ClientResponse,
     pub(super) received: Vec<Message>,
     pub(super) closed: Option<(u16, String)>,
     /// True if the client reads nothing.
@@ -21,7 +21,7 @@ pub(super) struct TestClient {
 }
 
 impl TestClient {
-    pub(super) fn new(opened: ConnectionGuard, handshake: Reply) -> TestClient {
+    pub(super) fn new(opened: ConnectionGuard, handshake: ClientResponse) -> TestClient {
         TestClient {
             opened: Some(opened),
             handshake,

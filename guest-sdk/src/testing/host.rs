@@ -5,8 +5,8 @@
 //! when nothing else can happen. So a repeated event has finished when a call of the test returns.
 
 use super::{
+    client_response::within_contract,
     native_app::{NativeApp, Surroundings},
-    reply::within_contract,
     tasks::Tasks,
     thread_bound::ThreadBound,
 };

@@ -11,7 +11,7 @@ use crate::{
     form::{Denied, Done},
     loader::{HandlerRun, RunStep},
     page::{FirstState, View},
-    request::Head,
+    request::RequestHead,
     room::DynRoom,
     stream::Body,
     world::{self, Form, Handle, Incoming, Outgoing, Recording},
@@ -430,12 +430,12 @@ fn handler_error((status, message): (u16, String)) -> HandlerError {
     HandlerError { status, message }
 }
 
-fn head(request: &Request) -> Head {
+fn head(request: &Request) -> RequestHead {
     let headers = request
         .headers
         .iter()
         .map(|(name, value)| (name.as_str().to_owned(), value.as_bytes().to_vec()));
-    Head {
+    RequestHead {
         method: request.method.to_string(),
         scheme: request.scheme.to_owned(),
         authority: request.authority.clone(),

@@ -1,7 +1,7 @@
 //! Pages under test: rendering with the values of their loaders, single loaders, and forms.
 
 use super::{
-    Connect, Reply, Server,
+    ClientResponse, Connect, Server,
     call::{ClientBody, ClientRequest},
     server::PIECES_MAX,
 };
@@ -31,14 +31,14 @@ type Parameters<'a> = &'a [(&'a str, &'a str)];
 
 /// Result of a loader.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Load {
+pub struct LoaderOutput {
     values: Vec<String>,
     ended: Option<(u16, String)>,
     /// Duration on the clock of the test.
     took: Duration,
 }
 
-impl Load {
+impl LoaderOutput {
     /// Returns the values in their order. Panics if one is not a `T`.
     pub fn values<T: DeserializeOwned>(&self) -> Vec<T> {
         self.values
@@ -78,7 +78,7 @@ pub struct Upload {
 impl Server {
     /// Runs a loader, as `/__loaders` does, to its end or to its thousandth value. `page` is the
     /// page's pattern.
-    pub fn load(&mut self, page: &str, loader: &str, params: Parameters<'_>) -> Load {
+    pub fn load(&mut self, page: &str, loader: &str, params: Parameters<'_>) -> LoaderOutput {
         self.load_some(page, loader, params, PIECES_MAX)
     }
 
@@ -89,7 +89,7 @@ impl Server {
         loader: &str,
         params: Parameters<'_>,
         values: usize,
-    ) -> Load {
+    ) -> LoaderOutput {
         let params = params
             .iter()
             .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
@@ -106,7 +106,7 @@ impl Server {
             Err(problem) if router.page_of(page).is_none() => {
                 panic!("{}: {page:?}", problem.message)
             }
-            Err(problem) => return Load::refused(problem.status, &problem.message),
+            Err(problem) => return LoaderOutput::refused(problem.status, &problem.message),
         };
         let page_path = Path::parse(&target.target).expect("it was parsed before");
         let loaders_path = Path::parse(LOADERS_PATH).expect("a path");
@@ -119,13 +119,14 @@ impl Server {
             &mut Vec::new(),
             |server, head, _| Ok(server.run_loader(&head, loader, values)),
         );
-        let load = outcome.unwrap_or_else(|fault| Load::from(Reply::of_fault(&fault)));
+        let load =
+            outcome.unwrap_or_else(|fault| LoaderOutput::from(ClientResponse::of_fault(&fault)));
         self.settle();
         load
     }
 
     /// Sends a form of text fields to a page, as a browser without JavaScript does.
-    pub fn submit(&mut self, path: &str, action: &str, fields: Parameters<'_>) -> Reply {
+    pub fn submit(&mut self, path: &str, action: &str, fields: Parameters<'_>) -> ClientResponse {
         let pairs = [("__action", action)]
             .into_iter()
             .chain(fields.iter().copied());
@@ -141,7 +142,12 @@ impl Server {
 
     /// Sends JSON to an action, as the client's script does with `accept: application/json`. The
     /// answer is an envelope.
-    pub fn submit_json(&mut self, path: &str, action: &str, value: &serde_json::Value) -> Reply {
+    pub fn submit_json(
+        &mut self,
+        path: &str,
+        action: &str,
+        value: &serde_json::Value,
+    ) -> ClientResponse {
         let mut value = value.clone();
         value["__action"] = action.into();
         self.request(
@@ -162,7 +168,7 @@ impl Server {
         action: &str,
         fields: Parameters<'_>,
         files: &[Upload],
-    ) -> Reply {
+    ) -> ClientResponse {
         let texts = fields.iter().map(|(name, value)| {
             let field = Field {
                 name: (*name).to_owned(),
@@ -196,7 +202,7 @@ impl Server {
         head: Request,
         method: &str,
         body: ClientBody<'_>,
-    ) -> Result<Reply, Fault> {
+    ) -> Result<ClientResponse, Fault> {
         if method != "POST" {
             return self.show(&head, None);
         }
@@ -215,7 +221,7 @@ impl Server {
             "application/json" => FormEncoding::Json,
             "application/x-www-form-urlencoded" => FormEncoding::UrlEncoded,
             _ => {
-                return Ok(Reply::of_host(
+                return Ok(ClientResponse::of_host(
                     415,
                     "a form is application/x-www-form-urlencoded or application/json; send files with `Server::upload`",
                 ));
@@ -223,7 +229,7 @@ impl Server {
         };
         match WholeForm::read(encoding, body) {
             Ok((action, form)) => self.act(head, &action, Box::new(form), is_json),
-            Err(problem) => Ok(Reply::of_host(problem.status, &problem.message)),
+            Err(problem) => Ok(ClientResponse::of_host(problem.status, &problem.message)),
         }
     }
 
@@ -232,7 +238,7 @@ impl Server {
         &mut self,
         head: &Request,
         denied: Option<(String, FormDenial)>,
-    ) -> Result<Reply, Fault> {
+    ) -> Result<ClientResponse, Fault> {
         let (index, page) = self.page_at(head);
         let first = page.loaders.iter().map(|info| {
             let load = self.run_loader(head, &info.name, 1);
@@ -252,7 +258,7 @@ impl Server {
         };
         let app = self.host.app.clone();
         let shell = self.host.call(app.pages().render(index, head, &view))?;
-        Ok(Reply::of_app(tidegate_hub::Response {
+        Ok(ClientResponse::of_app(tidegate_hub::Response {
             status: view.status_of(&shell),
             headers: shell.headers,
             body: shell.html.into(),
@@ -265,10 +271,10 @@ impl Server {
         (index, page.clone())
     }
 
-    fn run_loader(&self, head: &Request, loader: &str, values_max: usize) -> Load {
-        let mut load = Load::default();
+    fn run_loader(&self, head: &Request, loader: &str, values_max: usize) -> LoaderOutput {
+        let mut load = LoaderOutput::default();
         if let Err(fault) = self.try_load(head, loader, values_max, &mut load) {
-            let reply = Reply::of_fault(&fault);
+            let reply = ClientResponse::of_fault(&fault);
             load.ended = Some((reply.status(), reply.text().trim_end().to_owned()));
         }
         load
@@ -279,7 +285,7 @@ impl Server {
         head: &Request,
         loader: &str,
         values_max: usize,
-        load: &mut Load,
+        load: &mut LoaderOutput,
     ) -> Result<(), Fault> {
         let (index, _) = self.page_at(head);
         let (app, bytes_max) = (&self.host.app, self.host.limits().message_bytes_max);
@@ -311,10 +317,10 @@ impl Server {
         action: &str,
         form: Box<dyn Form>,
         is_json: bool,
-    ) -> Result<Reply, Fault> {
+    ) -> Result<ClientResponse, Fault> {
         let (index, page) = self.page_at(&head);
         if !page.actions.iter().any(|own| own == action) {
-            return Ok(Reply::of_host(404, "the page has no such action"));
+            return Ok(ClientResponse::of_host(404, "the page has no such action"));
         }
         let (app, bytes_max) = (self.host.app.clone(), self.host.limits().message_bytes_max);
         let mut run = self
@@ -330,15 +336,15 @@ impl Server {
         contract::check_end(&ended, &page, bytes_max)?;
         if is_json {
             let (status, json) = (envelope::status(&ended), envelope::encode(&ended));
-            return Ok(Reply::of_host_json(status, json));
+            return Ok(ClientResponse::of_host_json(status, json));
         }
         match ended {
-            Ok(ActionOutcome::Success { .. }) => Ok(Reply::of_redirect(303, &head.path)),
+            Ok(ActionOutcome::Success { .. }) => Ok(ClientResponse::of_redirect(303, &head.path)),
             Ok(ActionOutcome::Redirect { status, location }) => {
-                Ok(Reply::of_redirect(status, &location))
+                Ok(ClientResponse::of_redirect(status, &location))
             }
             Ok(ActionOutcome::Deny(denial)) => self.show(&head, Some((action.to_owned(), denial))),
-            Err(problem) => Ok(Reply::of_host(problem.status, &problem.message)),
+            Err(problem) => Ok(ClientResponse::of_host(problem.status, &problem.message)),
         }
     }
 }
@@ -373,18 +379,18 @@ fn pieces(bytes: &[u8]) -> VecDeque<Bytes> {
         .collect()
 }
 
-impl Load {
-    fn refused(status: u16, text: &str) -> Load {
-        Load {
+impl LoaderOutput {
+    fn refused(status: u16, text: &str) -> LoaderOutput {
+        LoaderOutput {
             ended: Some((status, text.to_owned())),
-            ..Load::default()
+            ..LoaderOutput::default()
         }
     }
 }
 
 /// Converts a refusal before the loader ran.
-impl From<Reply> for Load {
-    fn from(reply: Reply) -> Load {
-        Load::refused(reply.status(), reply.text())
+impl From<ClientResponse> for LoaderOutput {
+    fn from(reply: ClientResponse) -> LoaderOutput {
+        LoaderOutput::refused(reply.status(), reply.text())
     }
 }

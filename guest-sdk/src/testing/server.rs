@@ -1,7 +1,7 @@
 //! The server under test: actions of its clients, and the answers that they received.
 
 use super::{
-    ConnRef, Connect, FeedEvent, FeedRef, Reply,
+    ClientResponse, ConnRef, Connect, FeedEvent, FeedRef,
     call::{ClientBody, ClientRef, ClientRequest},
     client::TestClient,
     host::TestHost,
@@ -37,12 +37,12 @@ impl Server {
     }
 
     /// Sends a GET.
-    pub fn get(&mut self, path: &str) -> Reply {
+    pub fn get(&mut self, path: &str) -> ClientResponse {
         self.request("GET", path, &[], "")
     }
 
     /// Sends a POST.
-    pub fn post(&mut self, path: &str, body: impl AsRef<[u8]>) -> Reply {
+    pub fn post(&mut self, path: &str, body: impl AsRef<[u8]>) -> ClientResponse {
         self.request("POST", path, &[], body)
     }
 
@@ -54,7 +54,7 @@ impl Server {
         path: &str,
         headers: &[(&str, &str)],
         body: impl AsRef<[u8]>,
-    ) -> Reply {
+    ) -> ClientResponse {
         let connect = headers
             .iter()
             .fold(Connect::to(path), |connect, (name, value)| {
@@ -86,7 +86,7 @@ impl Server {
     }
 
     /// Opens a WebSocket, or returns the refusal.
-    pub fn try_connect(&mut self, connect: impl Into<Connect>) -> Result<ConnRef, Reply> {
+    pub fn try_connect(&mut self, connect: impl Into<Connect>) -> Result<ConnRef, ClientResponse> {
         let result = self.call(ClientRequest {
             wants: Wants::WebSocket,
             ..ClientRequest::get(connect.into(), PIECES_MAX)
@@ -98,7 +98,7 @@ impl Server {
     }
 
     /// Returns the 101 that opened the connection.
-    pub fn handshake(&self, conn: ConnRef) -> &Reply {
+    pub fn handshake(&self, conn: ConnRef) -> &ClientResponse {
         &self.clients[conn.0].handshake
     }
 
@@ -281,7 +281,10 @@ impl Server {
     }
 
     /// Opens a feed, or returns the refusal.
-    pub fn try_subscribe(&mut self, connect: impl Into<Connect>) -> Result<FeedRef, Reply> {
+    pub fn try_subscribe(
+        &mut self,
+        connect: impl Into<Connect>,
+    ) -> Result<FeedRef, ClientResponse> {
         let result = self.call(ClientRequest {
             wants: Wants::Events,
             ..ClientRequest::get(connect.into(), PIECES_MAX)
@@ -383,7 +386,7 @@ pub struct StreamRequest<'a> {
 
 impl StreamRequest<'_> {
     /// Reads this number of pieces (events, for an event stream), and then leaves.
-    pub fn take(self, pieces: usize) -> Reply {
+    pub fn take(self, pieces: usize) -> ClientResponse {
         let request = ClientRequest::get(self.connect, pieces);
         self.server.call(request).reply
     }

@@ -15,7 +15,7 @@ use crate::{
     form::{Denied, Done},
     loader::{HandlerRun, RunStep},
     page::{FirstState, PageEntry, View},
-    request::Head,
+    request::RequestHead,
     room::DynRoom,
     stream::Body,
 };
@@ -482,7 +482,7 @@ fn whole(request: types::Request, body: Vec<u8>) -> Request {
         context,
     } = request;
     Request {
-        head: Head {
+        head: RequestHead {
             method,
             scheme,
             authority,

@@ -2,7 +2,7 @@
 
 use crate::{
     Error, Request, Response, Result,
-    request::Head,
+    request::RequestHead,
     stream::{Body, Gone, Reply},
     task,
 };
@@ -252,7 +252,7 @@ pub(super) fn answer(outgoing: Outgoing, response: Response) {
 
 /// Reads a request of `wasi:http`, which has no route, parameters, context and peer.
 pub(super) fn read(incoming: IncomingRequest) -> Request {
-    let head = Head {
+    let head = RequestHead {
         method: method(incoming.method()),
         scheme: scheme(incoming.scheme()),
         authority: incoming.authority().unwrap_or_default(),

@@ -24,12 +24,12 @@ use tidegate_hub::{
 /// assert_eq!(reply.json::<Vec<u8>>(), [1, 2]);
 /// ```
 #[derive(Clone, PartialEq, Eq)]
-pub struct Reply {
+pub struct ClientResponse {
     response: Response,
     is_whole: bool,
 }
 
-impl Reply {
+impl ClientResponse {
     /// Returns the status.
     pub fn status(&self) -> u16 {
         self.response.status
@@ -79,7 +79,7 @@ impl Reply {
     }
 }
 
-impl fmt::Debug for Reply {
+impl fmt::Debug for ClientResponse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
@@ -97,11 +97,11 @@ pub(super) fn within_contract<T>(checked: Result<T, Fault>) -> T {
 }
 
 /// Answers as the host sends them.
-impl Reply {
+impl ClientResponse {
     /// Converts an app's whole answer, without the headers that the host controls.
-    pub(super) fn of_app(response: hub::Response) -> Reply {
+    pub(super) fn of_app(response: hub::Response) -> ClientResponse {
         let status = within_contract(contract::check_status(response.status));
-        Reply::new(Response {
+        ClientResponse::new(Response {
             status: status.as_u16(),
             headers: Vec::new(),
             body: response.body.to_vec(),
@@ -110,7 +110,7 @@ impl Reply {
     }
 
     /// Converts a streamed answer.
-    pub(super) fn of_stream(streamed: StreamingResponse) -> Reply {
+    pub(super) fn of_stream(streamed: StreamingResponse) -> ClientResponse {
         let status = within_contract(contract::check_status(streamed.status));
         let headers = streamed.headers.iter().map(|(name, value)| {
             (
@@ -125,12 +125,12 @@ impl Reply {
             headers: Vec::new(),
             body,
         };
-        Reply { response, is_whole }.with_headers(headers)
+        ClientResponse { response, is_whole }.with_headers(headers)
     }
 
     /// Converts the host's refusal.
-    pub(super) fn of_refusal(refusal: &HostRefusal) -> Reply {
-        let reply = Reply::of_host(refusal.status(), &refusal.text());
+    pub(super) fn of_refusal(refusal: &HostRefusal) -> ClientResponse {
+        let reply = ClientResponse::of_host(refusal.status(), &refusal.text());
         match refusal.allow() {
             Some(allow) => reply.with("allow", &allow),
             None => reply,
@@ -138,29 +138,29 @@ impl Reply {
     }
 
     /// Returns the host's own JSON answer.
-    pub(super) fn of_host_json(status: u16, json: String) -> Reply {
+    pub(super) fn of_host_json(status: u16, json: String) -> ClientResponse {
         let response = Response::new(status).header("content-type", "application/json");
-        Reply::new(Response {
+        ClientResponse::new(Response {
             body: json.into_bytes(),
             ..response
         })
     }
 
     /// Returns the host's redirection.
-    pub(super) fn of_redirect(status: u16, location: &str) -> Reply {
-        Reply::new(Response::redirect(location).with_status(status))
+    pub(super) fn of_redirect(status: u16, location: &str) -> ClientResponse {
+        ClientResponse::new(Response::redirect(location).with_status(status))
     }
 
     /// Returns the answer to an event that ended in a fault. Fails the test if the app violated the
     /// contract.
-    pub(super) fn of_fault(fault: &Fault) -> Reply {
+    pub(super) fn of_fault(fault: &Fault) -> ClientResponse {
         assert!(!matches!(fault, Fault::Answer(_)), "{fault}");
-        Reply::of_host(fault.status(), "internal error")
+        ClientResponse::of_host(fault.status(), "internal error")
     }
 
     /// Returns the 101 for an accepted upgrade.
-    pub(super) fn of_upgrade(accept: &Accept) -> Reply {
-        let reply = Reply::new(Response::new(101)).with_headers(accept.headers.clone());
+    pub(super) fn of_upgrade(accept: &Accept) -> ClientResponse {
+        let reply = ClientResponse::new(Response::new(101)).with_headers(accept.headers.clone());
         match &accept.protocol {
             Some(protocol) => reply.with("sec-websocket-protocol", protocol),
             None => reply,
@@ -168,20 +168,20 @@ impl Reply {
     }
 
     /// Returns the head of a feed.
-    pub(super) fn of_feed() -> Reply {
+    pub(super) fn of_feed() -> ClientResponse {
         let head = Response::new(200)
             .header("content-type", "text/event-stream")
             .header("cache-control", "no-cache, no-transform");
-        Reply::new(head.header("x-accel-buffering", "no"))
+        ClientResponse::new(head.header("x-accel-buffering", "no"))
     }
 
     /// Returns the host's own answer.
-    pub(super) fn of_host(status: u16, text: &str) -> Reply {
-        Reply::new(Response::text(text).with_status(status))
+    pub(super) fn of_host(status: u16, text: &str) -> ClientResponse {
+        ClientResponse::new(Response::text(text).with_status(status))
     }
 
     /// Adds headers of the app, except those that the host controls.
-    pub(super) fn with_headers(mut self, given: Vec<Header>) -> Reply {
+    pub(super) fn with_headers(mut self, given: Vec<Header>) -> ClientResponse {
         let mut kept = HeaderMap::new();
         within_contract(contract::append_headers(&mut kept, given));
         let kept = kept
@@ -192,18 +192,18 @@ impl Reply {
     }
 
     /// Adds a header of the host.
-    pub(super) fn with(mut self, name: &str, value: &str) -> Reply {
+    pub(super) fn with(mut self, name: &str, value: &str) -> ClientResponse {
         self.response = self.response.header(name, value);
         self
     }
 
-    pub(super) fn without_body(mut self) -> Reply {
+    pub(super) fn without_body(mut self) -> ClientResponse {
         self.response.body.clear();
         self
     }
 
-    fn new(response: Response) -> Reply {
-        Reply {
+    fn new(response: Response) -> ClientResponse {
+        ClientResponse {
             response,
             is_whole: true,
         }
