@@ -24,7 +24,7 @@ use std::{
 };
 use tidegate_hub::{Hub, Limits, Now};
 use tidegate_routing::Router;
-use tidegate_wasm::{Loaded, Options};
+use tidegate_wasm::{LoadedApp, Options};
 use tokio::{
     runtime::{Builder, Handle, Runtime},
     signal::unix::{Signal, SignalKind, signal},
@@ -44,7 +44,10 @@ pub(crate) fn runtime() -> io::Result<Runtime> {
 }
 
 /// Loads the component and checks its routes. The error lists every violated rule.
-pub(crate) async fn load(path: &Path, options: Options) -> Result<(Loaded, Router), CommandError> {
+pub(crate) async fn load(
+    path: &Path,
+    options: Options,
+) -> Result<(LoadedApp, Router), CommandError> {
     let loaded = tidegate_wasm::load(path, options)
         .await
         .map_err(|error| CommandError::Rejected(Rejection::load(path, &error)))?;

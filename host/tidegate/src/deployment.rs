@@ -29,7 +29,7 @@ use tidegate_disk::Storage;
 use tidegate_edge::{Server, Swapped, Version};
 use tidegate_hub::{App, Engine, Hub, Now, RoomId, RoomRouter, Rooms, testing::Memory};
 use tidegate_routing::{Manifest, Router};
-use tidegate_wasm::{Clock, Compiled, Instances, Loaded, Options};
+use tidegate_wasm::{Clock, Compilation, Instances, LoadedApp, Options};
 use tokio::{runtime::Handle, sync::Mutex as AsyncMutex, task::spawn_blocking};
 
 /// A served app. Versions replace each other; hub, rooms and connections stay.
@@ -84,7 +84,7 @@ pub(crate) struct DeployReport {
     /// Counted from 1, since the start of the server.
     pub(crate) number: u32,
     /// None after a rollback.
-    pub(crate) compiled: Option<Compiled>,
+    pub(crate) compiled: Option<Compilation>,
     /// Time from the end of loading until the version was served.
     pub(crate) took: Duration,
     pub(crate) swapped: Swapped,
@@ -97,7 +97,7 @@ impl Deployment {
         app: &Path,
         config: &Config,
         environment: Environment,
-        loaded: Loaded,
+        loaded: LoadedApp,
         router: Router,
     ) -> Result<Arc<Deployment>, CommandError> {
         let hub = assemble::hub(config);
@@ -294,7 +294,7 @@ pub(crate) fn log_outcome(
 /// Connects a version to hub and rooms. No events reach it yet.
 fn numbered_version(
     number: u32,
-    loaded: Loaded,
+    loaded: LoadedApp,
     router: Router,
     (hub, instances): (&Arc<Hub>, &Instances),
     room_store: &RoomStore,
@@ -362,7 +362,7 @@ impl fmt::Display for DeployReport {
         } = self.swapped;
         write!(f, "version {} is served", self.number)?;
         match self.compiled {
-            Some(Compiled { origin, took }) => {
+            Some(Compilation { origin, took }) => {
                 write!(
                     f,
                     ": {} in {} ms, in place {:.1} ms later",

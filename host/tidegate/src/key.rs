@@ -7,7 +7,7 @@ use crate::{
 };
 use std::{path::Path, time::Duration};
 use tidegate_edge::{CacheRule, Hosts, Origins, is_web_origin};
-use tidegate_wasm::{Authority, Grant};
+use tidegate_wasm::{CertificateAuthority, Grant};
 
 /// A key of `tidegate.toml`.
 pub(crate) struct SettingKey {
@@ -144,7 +144,7 @@ pub(crate) const KEYS: &[SettingKey] = keys! {
     env: Own(|config, value, _| value.list()?.iter().try_for_each(|text| grant::env(text).map(|env| config.grant_env(env)))),
     dirs: Own(|config, value, base| add(&mut config.app.dirs, value.list()?.iter().map(|text| grant::dir(text, base)))),
     outbound: Own(|config, value, _| add(&mut config.app.outbound.grants, value.hosts()?.iter().map(|text| Grant::parse(text)))),
-    ca: Own(|config, value, base| put(&mut config.app.outbound.authorities, Authority::read(&base.join(value.text()?)))),
+    ca: Own(|config, value, base| put(&mut config.app.outbound.authorities, CertificateAuthority::read(&base.join(value.text()?)))),
 
     [topics]
     drop_oldest: Own(|config, value, _| put(&mut config.topics.drop_oldest, value.list())),

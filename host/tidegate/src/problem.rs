@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 use tidegate_routing::Violation;
-use tidegate_wasm::{LoadError, UNGRANTED, Ungranted};
+use tidegate_wasm::{LoadError, UNGRANTED, UngrantedImport};
 
 const EXPLANATIONS: &str = include_str!("explanations.md");
 
@@ -105,8 +105,8 @@ pub(crate) struct Warnings<'a> {
 }
 
 impl<'a> Warnings<'a> {
-    pub(crate) fn new(app: &'a Path, ungranted: &[Ungranted]) -> Warnings<'a> {
-        let problem = |ungranted: &Ungranted| Diagnostic {
+    pub(crate) fn new(app: &'a Path, ungranted: &[UngrantedImport]) -> Warnings<'a> {
+        let problem = |ungranted: &UngrantedImport| Diagnostic {
             code: UNGRANTED,
             title: format!("imports {}, which is not granted", ungranted.import),
             place: None,

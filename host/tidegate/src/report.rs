@@ -15,7 +15,7 @@ use std::{
 use tidegate_edge::{HostPattern, Hosts, Origins};
 use tidegate_hub::Hub;
 use tidegate_routing::{Manifest, Page, Route};
-use tidegate_wasm::{Compiled, Dir, Origin};
+use tidegate_wasm::{CodeOrigin, Compilation, Dir};
 
 /// Number of routes in the start report; `tidegate routes` lists all.
 const ROUTES_SHOWN: usize = 20;
@@ -25,7 +25,7 @@ pub(crate) struct Report<'a> {
     /// At least one.
     pub(crate) addresses: Vec<SocketAddr>,
     pub(crate) app: &'a Path,
-    pub(crate) compiled: Compiled,
+    pub(crate) compiled: Compilation,
     pub(crate) manifest: Option<&'a Manifest>,
     pub(crate) config: &'a Config,
 }
@@ -155,7 +155,7 @@ fn name(path: &Path) -> String {
         .to_string()
 }
 
-fn compiled(compiled: &Compiled) -> String {
+fn compiled(compiled: &Compilation) -> String {
     let took = match compiled.took {
         took if took < Duration::from_secs(1) => format!("{} ms", took.as_millis()),
         took => format!("{:.1} s", took.as_secs_f64()),
@@ -164,11 +164,11 @@ fn compiled(compiled: &Compiled) -> String {
 }
 
 /// Describes the origin of the machine code.
-pub(crate) fn origin(origin: Origin) -> &'static str {
+pub(crate) fn origin(origin: CodeOrigin) -> &'static str {
     match origin {
-        Origin::Compiler => "compiled",
-        Origin::Cache => "from the cache",
-        Origin::Ahead => "compiled ahead of time, read",
+        CodeOrigin::Compiler => "compiled",
+        CodeOrigin::Cache => "from the cache",
+        CodeOrigin::Ahead => "compiled ahead of time, read",
     }
 }
 
@@ -366,8 +366,8 @@ mod tests {
         let report = Report {
             addresses: vec!["127.0.0.1:4000".parse().unwrap()],
             app: Path::new("apps/lobby.wasm"),
-            compiled: Compiled {
-                origin: Origin::Compiler,
+            compiled: Compilation {
+                origin: CodeOrigin::Compiler,
                 took: Duration::from_millis(1234),
             },
             manifest: Some(&manifest),

@@ -14,7 +14,7 @@ wasmtime::component::bindgen!({
     exports: { default: async },
     with: {
         "tidegate:app/websockets.connection": crate::connection::Connection,
-        "tidegate:app/forms.form": crate::form::Form,
+        "tidegate:app/forms.form": crate::form::FormResource,
     },
     require_store_data_send: true,
 });

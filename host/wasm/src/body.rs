@@ -7,7 +7,7 @@
 
 use crate::{
     host_body,
-    instances::Account,
+    instances::InstanceAccount,
     pool::{Pool, PooledInstance},
 };
 use bytes::Bytes;
@@ -28,7 +28,7 @@ use tokio::{runtime::Handle, time::timeout};
 use wasmtime_wasi_http::{Error, WasiBody};
 
 /// A client's body for a guest.
-pub(crate) struct Incoming {
+pub(crate) struct IncomingBody {
     body: Body,
     cut_off: CutOff,
 }
@@ -37,9 +37,9 @@ pub(crate) struct Incoming {
 #[derive(Clone, Default)]
 pub(crate) struct CutOff(Arc<AtomicBool>);
 
-impl Incoming {
-    pub(crate) fn new(body: Body) -> Incoming {
-        Incoming {
+impl IncomingBody {
+    pub(crate) fn new(body: Body) -> IncomingBody {
+        IncomingBody {
             body,
             cut_off: CutOff::default(),
         }
@@ -50,7 +50,7 @@ impl Incoming {
     }
 }
 
-impl http_body::Body for Incoming {
+impl http_body::Body for IncomingBody {
     type Data = Bytes;
     type Error = Error;
 
@@ -99,9 +99,9 @@ impl CallEnd {
 pub(crate) type RemainingWork = Pin<Box<dyn Future<Output = CallEnd> + Send>>;
 
 /// The request that an answer belongs to.
-pub(crate) struct Origin {
+pub(crate) struct AnswerContext {
     pub(crate) hub: Arc<Hub>,
-    pub(crate) account: Arc<Account>,
+    pub(crate) account: Arc<InstanceAccount>,
     /// For the log.
     pub(crate) id: RequestId,
     /// Path and query.
@@ -112,11 +112,16 @@ pub(crate) struct Origin {
     pub(crate) cut_off: CutOff,
 }
 
-impl Origin {
-    pub(crate) fn new(pool: &Pool, hub: &Arc<Hub>, request: &Request, cut_off: CutOff) -> Origin {
+impl AnswerContext {
+    pub(crate) fn new(
+        pool: &Pool,
+        hub: &Arc<Hub>,
+        request: &Request,
+        cut_off: CutOff,
+    ) -> AnswerContext {
         let route = pool.pattern(request.route).map(str::to_owned);
         let (hub, account) = (hub.clone(), pool.account().clone());
-        Origin {
+        AnswerContext {
             hub,
             account,
             id: request.id,
@@ -136,10 +141,10 @@ impl Origin {
 
 /// An answer's body while its client reads it. The guest's work runs in the task that reads. If it has not ended when the body ends or
 /// is dropped, it goes on in a task of its own for at most `after_answer_max`.
-pub(crate) struct Reader(Option<Box<Outgoing>>);
+pub(crate) struct Reader(Option<Box<OutgoingBody>>);
 
 impl Reader {
-    pub(crate) fn new(outgoing: Outgoing) -> Reader {
+    pub(crate) fn new(outgoing: OutgoingBody) -> Reader {
         Reader(Some(Box::new(outgoing)))
     }
 }
@@ -155,7 +160,7 @@ impl Stream for Reader {
         let next = ready!(outgoing.poll_next(cx));
         // The client does not wait for later work of the guest.
         if next.is_none() {
-            self.0.take().into_iter().for_each(Outgoing::detach);
+            self.0.take().into_iter().for_each(OutgoingBody::detach);
         }
         Poll::Ready(next)
     }
@@ -167,18 +172,18 @@ impl Stream for Reader {
 
 impl Drop for Reader {
     fn drop(&mut self) {
-        self.0.take().into_iter().for_each(Outgoing::detach);
+        self.0.take().into_iter().for_each(OutgoingBody::detach);
     }
 }
 
 /// A guest's body for a client, and the guest that writes it.
-pub(crate) struct Outgoing {
+pub(crate) struct OutgoingBody {
     /// None once it has ended or broken off.
     body: Option<WasiBody>,
     /// Frames that were left in the body when the guest's call ended.
     frames: VecDeque<Frame>,
     /// Why the body breaks off after `frames`.
-    failure: Option<Failure>,
+    failure: Option<BodyFailure>,
     /// None once the guest's call has ended.
     rest: Option<RemainingWork>,
     /// Length of the body in bytes, as the answer's head has it or will have it.
@@ -189,29 +194,29 @@ pub(crate) struct Outgoing {
     has_left: bool,
     /// False if the answer has no content by its status or the request's method: then nothing of the body is sent, and it may break off.
     has_content: bool,
-    origin: Origin,
+    origin: AnswerContext,
 }
 
 /// Why a body broke off.
-enum Failure {
+enum BodyFailure {
     Fault(Fault),
     /// It is not the guest's fault: the body of the request did, and the guest passed that on; or no content was to be sent.
     Excused,
 }
 
-impl Outgoing {
+impl OutgoingBody {
     /// `promised`: the length that the head of the answer has; `status`: its status.
     pub(crate) fn new(
         body: WasiBody,
         status: StatusCode,
         promised: Option<u64>,
-        origin: Origin,
-    ) -> Outgoing {
+        origin: AnswerContext,
+    ) -> OutgoingBody {
         // RFC 9110 section 6.4.1. The length is then that of another answer.
         let has_content = !origin.is_head
             && ![StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&status);
         let promised = promised.or_else(|| body.size_hint().exact());
-        Outgoing {
+        OutgoingBody {
             body: Some(body),
             frames: VecDeque::new(),
             failure: None,
@@ -225,13 +230,13 @@ impl Outgoing {
     }
 
     /// The guest's call goes on.
-    pub(crate) fn with_rest(mut self, rest: RemainingWork) -> Outgoing {
+    pub(crate) fn with_rest(mut self, rest: RemainingWork) -> OutgoingBody {
         self.rest = Some(rest);
         self
     }
 
     /// The guest's call has ended: takes what is left in the body, and finds out whether the body has an end.
-    pub(crate) fn settle(mut self, CallEnd { outcome, instance }: CallEnd) -> Outgoing {
+    pub(crate) fn settle(mut self, CallEnd { outcome, instance }: CallEnd) -> OutgoingBody {
         self.end_rest(outcome, instance);
         self
     }
@@ -257,7 +262,7 @@ impl Outgoing {
             (Remainder::Nothing, Ok(())) => self.fail(None),
             (Remainder::Error(error), Ok(())) => self.fail(Some(&error)),
             (Remainder::Fed | Remainder::Nothing | Remainder::Error(_), Err(fault)) => {
-                (self.body, self.failure) = (None, Some(Failure::Fault(fault)));
+                (self.body, self.failure) = (None, Some(BodyFailure::Fault(fault)));
             }
         }
         // An instance that keeps something of this request would have it in the next one.
@@ -274,7 +279,7 @@ impl Outgoing {
     fn fail(&mut self, error: Option<&Error>) {
         self.body = None;
         if self.origin.cut_off.0.load(Relaxed) || !self.has_content {
-            self.failure = Some(Failure::Excused);
+            self.failure = Some(BodyFailure::Excused);
             return;
         }
         let sent = self.sent + self.frames.iter().map(length).sum::<u64>();
@@ -292,7 +297,7 @@ impl Outgoing {
             (Some(error), _) => format!("its body ended with the error {error:?}"),
             (None, _) => "it returned without finishing its body".into(),
         };
-        self.failure = Some(Failure::Fault(Fault::Answer(what)));
+        self.failure = Some(BodyFailure::Fault(Fault::Answer(what)));
     }
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
@@ -331,19 +336,19 @@ impl Outgoing {
     }
 
     fn break_off_at_wrong_length(&mut self, promised: u64) -> BodyError {
-        self.break_off(Failure::Fault(Fault::Answer(wrong_length(
+        self.break_off(BodyFailure::Fault(Fault::Answer(wrong_length(
             promised, self.sent,
         ))))
     }
 
-    fn break_off(&mut self, failure: Failure) -> BodyError {
+    fn break_off(&mut self, failure: BodyFailure) -> BodyError {
         self.give_up();
         match failure {
-            Failure::Fault(fault) => {
+            BodyFailure::Fault(fault) => {
                 self.origin.report("a streamed answer broke off", &fault);
                 BodyError(fault.to_string())
             }
-            Failure::Excused => BodyError("the body of the request broke off".into()),
+            BodyFailure::Excused => BodyError("the body of the request broke off".into()),
         }
     }
 
@@ -354,7 +359,7 @@ impl Outgoing {
     }
 
     /// The client reads no more. If it has the whole answer, what the guest still does is its own work, and has its time as far as
-    /// instances are left for others ([`Account::wanted`]). If it left before, nothing waits for the guest, which ends as soon as a call
+    /// instances are left for others ([`InstanceAccount::wanted`]). If it left before, nothing waits for the guest, which ends as soon as a call
     /// waits for an instance.
     fn detach(mut self: Box<Self>) {
         let has_ended = self.body.is_none() && self.frames.is_empty() && self.failure.is_none();

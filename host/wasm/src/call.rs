@@ -6,13 +6,14 @@ use crate::{
         tidegate::app::types,
     },
     contract::{
-        self, Act, Alarm, Answer, AnswerResult, Check, Close, CloseEventRef, Handle, Load,
-        MessageRef, Messages, Next, Open, Render, RequestRef, Subscribe, Upgrade, Wake,
+        self, ActParams, AlarmParams, AnswerParams, AnswerResult, CheckParams, CloseEventRef,
+        CloseParams, HandleParams, LoadParams, MessageRef, MessagesParams, NextParams, OpenParams,
+        RenderParams, RequestRef, SubscribeParams, UpgradeParams, WakeParams,
     },
     fault::fault,
-    form::Form,
+    form::FormResource,
     meter, pages,
-    pool::{Instance, shortened},
+    pool::{GuestInstance, shortened},
     stdio::EventContext,
 };
 use bytes::Bytes;
@@ -41,13 +42,13 @@ macro_rules! call {
     }};
 }
 
-impl Instance {
+impl GuestInstance {
     /// Runs one event within its limits. After a fault the instance must not be used again.
     pub(crate) async fn run<T>(
         &mut self,
         about: EventContext,
         wall_max: Duration,
-        call: impl AsyncFnOnce(&mut Instance) -> Result<T>,
+        call: impl AsyncFnOnce(&mut GuestInstance) -> Result<T>,
     ) -> std::result::Result<T, Fault> {
         let state = self.store.data_mut();
         state.memory.begin_event();
@@ -67,7 +68,7 @@ impl Instance {
     pub(crate) async fn check(&mut self, guard: u32, request: &Request) -> Result<Verdict> {
         let headers = contract::headers(request);
         let params = (guard, RequestRef::new(request, &headers));
-        let (verdict,) = call!(self.check, Check<'_> => (guard_handler::Verdict,), params)?;
+        let (verdict,) = call!(self.check, CheckParams<'_> => (guard_handler::Verdict,), params)?;
         Ok(match verdict {
             guard_handler::Verdict::Pass(pass) => Verdict::Pass(Pass {
                 headers: self::headers(pass.headers),
@@ -80,7 +81,7 @@ impl Instance {
     pub(crate) async fn handle(&mut self, request: &Request, body: &[u8]) -> Result<Response> {
         let headers = contract::headers(request);
         let params = (RequestRef::new(request, &headers), body);
-        let (answer,) = call!(self.handle, Handle<'_> => (types::Response,), params)?;
+        let (answer,) = call!(self.handle, HandleParams<'_> => (types::Response,), params)?;
         Ok(response(answer))
     }
 
@@ -92,7 +93,7 @@ impl Instance {
         let headers = contract::headers(request);
         let params = (RequestRef::new(request, &headers), offered);
         let (decision,) =
-            call!(self.upgrade, Upgrade<'_> => (websocket_handler::Decision,), params)?;
+            call!(self.upgrade, UpgradeParams<'_> => (websocket_handler::Decision,), params)?;
         Ok(match decision {
             websocket_handler::Decision::Accept(accept) => Decision::Accept(Accept {
                 protocol: accept.protocol,
@@ -112,7 +113,7 @@ impl Instance {
     pub(crate) async fn open(&mut self, request: &Request) -> Result<()> {
         let headers = contract::headers(request);
         let params = (self.connection(), RequestRef::new(request, &headers));
-        call!(self.open, Open<'_> => (), params)
+        call!(self.open, OpenParams<'_> => (), params)
     }
 
     pub(crate) async fn messages(&mut self, messages: &[Message]) -> Result<()> {
@@ -129,12 +130,12 @@ impl Instance {
             }
         };
         let params = (self.connection(), messages);
-        call!(self.messages, Messages<'_> => (), params)
+        call!(self.messages, MessagesParams<'_> => (), params)
     }
 
     pub(crate) async fn close(&mut self, info: &CloseEvent) -> Result<()> {
         let params = (self.connection(), CloseEventRef::from(info));
-        call!(self.close, Close<'_> => (), params)
+        call!(self.close, CloseParams<'_> => (), params)
     }
 
     pub(crate) async fn subscribe(
@@ -144,7 +145,7 @@ impl Instance {
     ) -> Result<std::result::Result<Feed, Response>> {
         let headers = contract::headers(request);
         let params = (RequestRef::new(request, &headers), last_event_id);
-        let (feed,) = call!(self.subscribe, Subscribe<'_> => (std::result::Result<feed_handler::Feed, types::Response>,), params)?;
+        let (feed,) = call!(self.subscribe, SubscribeParams<'_> => (std::result::Result<feed_handler::Feed, types::Response>,), params)?;
         Ok(match feed {
             Ok(feed) => {
                 let first = feed.initial_events.into_iter().map(|event| FeedEvent {
@@ -163,7 +164,8 @@ impl Instance {
 
     pub(crate) async fn wake(&mut self, room: &RoomId) -> Result<()> {
         let params = (room.class(), room.name());
-        let (woken,) = call!(self.wake, Wake<'_> => (std::result::Result<(), String>,), params)?;
+        let (woken,) =
+            call!(self.wake, WakeParams<'_> => (std::result::Result<(), String>,), params)?;
         woken.map_err(|why| wasmtime::format_err!("the room could not wake: {why}"))
     }
 
@@ -171,13 +173,13 @@ impl Instance {
         &mut self,
         payload: &[u8],
     ) -> Result<std::result::Result<Bytes, (u16, String)>> {
-        let (answer,) = call!(self.answer, Answer<'_> => AnswerResult, (payload,))?;
+        let (answer,) = call!(self.answer, AnswerParams<'_> => AnswerResult, (payload,))?;
         let answer = answer.map_err(|error| (error.status, error.message));
         Ok(answer.map(Bytes::from))
     }
 
     pub(crate) async fn alarm(&mut self, attempt: u32) -> Result<()> {
-        call!(self.alarm, Alarm => (), (attempt,))
+        call!(self.alarm, AlarmParams => (), (attempt,))
     }
 
     pub(crate) async fn load(
@@ -188,7 +190,7 @@ impl Instance {
     ) -> Result<ResourceAny> {
         let headers = contract::headers(request);
         let params = (page, loader, RequestRef::new(request, &headers));
-        let (loader,) = call!(self.load, Load<'_> => (ResourceAny,), params)?;
+        let (loader,) = call!(self.load, LoadParams<'_> => (ResourceAny,), params)?;
         Ok(loader)
     }
 
@@ -196,7 +198,7 @@ impl Instance {
         &mut self,
         loader: ResourceAny,
     ) -> Result<std::result::Result<wit::LoaderStep, types::HandlerError>> {
-        let (step,) = call!(self.next_step, Next => (std::result::Result<wit::LoaderStep, types::HandlerError>,), (loader,))?;
+        let (step,) = call!(self.next_step, NextParams => (std::result::Result<wit::LoaderStep, types::HandlerError>,), (loader,))?;
         Ok(step)
     }
 
@@ -208,7 +210,7 @@ impl Instance {
     ) -> Result<page::Shell> {
         let (headers, input) = (contract::headers(request), pages::render_input(view));
         let params = (page, RequestRef::new(request, &headers), &input);
-        let (shell,) = call!(self.render, Render<'_> => (wit::Shell,), params)?;
+        let (shell,) = call!(self.render, RenderParams<'_> => (wit::Shell,), params)?;
         Ok(pages::shell(shell))
     }
 
@@ -217,16 +219,16 @@ impl Instance {
         page: u32,
         action: &str,
         request: &Request,
-        form: Resource<Form>,
+        form: Resource<FormResource>,
     ) -> Result<ResourceAny> {
         let headers = contract::headers(request);
         let params = (page, action, RequestRef::new(request, &headers), form);
-        let (attempt,) = call!(self.act, Act<'_> => (ResourceAny,), params)?;
+        let (attempt,) = call!(self.act, ActParams<'_> => (ResourceAny,), params)?;
         Ok(attempt)
     }
 
     pub(crate) async fn next_update(&mut self, attempt: ResourceAny) -> Result<wit::ActionStep> {
-        let (update,) = call!(self.next_update, Next => (wit::ActionStep,), (attempt,))?;
+        let (update,) = call!(self.next_update, NextParams => (wit::ActionStep,), (attempt,))?;
         Ok(update)
     }
 }

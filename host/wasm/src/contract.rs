@@ -3,7 +3,7 @@
 use crate::{
     bindings::{exports::tidegate::app::pages::RenderInput, tidegate::app::types::HandlerError},
     connection::Connection,
-    form::Form,
+    form::FormResource,
 };
 use tidegate_hub::{CloseEvent, Message, Request};
 use wasmtime::component::{ComponentType, Lower, Resource, ResourceAny};
@@ -91,18 +91,18 @@ impl<'a> From<&'a CloseEvent> for CloseEventRef<'a> {
     }
 }
 
-pub(crate) type Check<'a> = (u32, RequestRef<'a>);
-pub(crate) type Handle<'a> = (RequestRef<'a>, &'a [u8]);
-pub(crate) type Upgrade<'a> = (RequestRef<'a>, &'a [String]);
-pub(crate) type Open<'a> = (Resource<Connection>, RequestRef<'a>);
-pub(crate) type Messages<'a> = (Resource<Connection>, &'a [MessageRef<'a>]);
-pub(crate) type Close<'a> = (Resource<Connection>, CloseEventRef<'a>);
-pub(crate) type Subscribe<'a> = (RequestRef<'a>, Option<&'a str>);
-pub(crate) type Wake<'a> = (&'a str, &'a str);
-pub(crate) type Alarm = (u32,);
-pub(crate) type Answer<'a> = (&'a [u8],);
-pub(crate) type Load<'a> = (u32, &'a str, RequestRef<'a>);
-pub(crate) type Render<'a> = (u32, RequestRef<'a>, &'a RenderInput);
-pub(crate) type Act<'a> = (u32, &'a str, RequestRef<'a>, Resource<Form>);
-pub(crate) type Next = (ResourceAny,);
+pub(crate) type CheckParams<'a> = (u32, RequestRef<'a>);
+pub(crate) type HandleParams<'a> = (RequestRef<'a>, &'a [u8]);
+pub(crate) type UpgradeParams<'a> = (RequestRef<'a>, &'a [String]);
+pub(crate) type OpenParams<'a> = (Resource<Connection>, RequestRef<'a>);
+pub(crate) type MessagesParams<'a> = (Resource<Connection>, &'a [MessageRef<'a>]);
+pub(crate) type CloseParams<'a> = (Resource<Connection>, CloseEventRef<'a>);
+pub(crate) type SubscribeParams<'a> = (RequestRef<'a>, Option<&'a str>);
+pub(crate) type WakeParams<'a> = (&'a str, &'a str);
+pub(crate) type AlarmParams = (u32,);
+pub(crate) type AnswerParams<'a> = (&'a [u8],);
+pub(crate) type LoadParams<'a> = (u32, &'a str, RequestRef<'a>);
+pub(crate) type RenderParams<'a> = (u32, RequestRef<'a>, &'a RenderInput);
+pub(crate) type ActParams<'a> = (u32, &'a str, RequestRef<'a>, Resource<FormResource>);
+pub(crate) type NextParams = (ResourceAny,);
 pub(crate) type AnswerResult = (Result<Vec<u8>, HandlerError>,);

@@ -2,4 +2,4 @@
 
 /// The host's side of a guest's `form` resource.
 #[allow(unreachable_pub, reason = "the generated bindings export it again")]
-pub struct Form(pub(crate) Box<dyn tidegate_hub::page::Form>);
+pub struct FormResource(pub(crate) Box<dyn tidegate_hub::page::Form>);

@@ -4,7 +4,7 @@ use crate::{
     http02, http03,
     instances::Use,
     pages,
-    pool::{Instance, Pool},
+    pool::{GuestInstance, Pool},
     room::RoomGuest,
     stdio::EventContext,
 };
@@ -48,7 +48,7 @@ impl Guest {
     fn event<T>(
         &self,
         about: EventContext,
-        call: impl AsyncFnOnce(&mut Instance) -> wasmtime::Result<T>,
+        call: impl AsyncFnOnce(&mut GuestInstance) -> wasmtime::Result<T>,
     ) -> impl Future<Output = Result<T, Fault>> {
         self.event_of(Use::Event, about, call)
     }
@@ -57,7 +57,7 @@ impl Guest {
         &self,
         of: Use,
         about: EventContext,
-        call: impl AsyncFnOnce(&mut Instance) -> wasmtime::Result<T>,
+        call: impl AsyncFnOnce(&mut GuestInstance) -> wasmtime::Result<T>,
     ) -> Result<T, Fault> {
         self.hub.counters().guest_calls.add(1);
         let outcome = match self.pool.take(of).await {

@@ -1,13 +1,13 @@
 //! `wasi:http/incoming-handler` 0.2: one streamed request to one instance, which goes on while its answer streams.
 
 use crate::{
-    body::{CallEnd, Incoming, Origin},
+    body::{AnswerContext, CallEnd, IncomingBody},
     fault::fault,
     instances::Use,
     meter,
     pool::Pool,
     stdio::EventContext,
-    streamed::{self, Answer},
+    streamed::{self, GuestResponse},
 };
 use std::sync::Arc;
 use tidegate_hub::{Body, Fault, Hub, Request, StreamingResponse};
@@ -31,9 +31,9 @@ pub(crate) async fn stream(
     let (answer, answered) = oneshot::channel();
     let (route, request) = (
         head.route,
-        streamed::head(head)?.map(|()| Incoming::new(body)),
+        streamed::head(head)?.map(|()| IncomingBody::new(body)),
     );
-    let origin = Origin::new(pool, hub, head, request.body().cut_off());
+    let origin = AnswerContext::new(pool, hub, head, request.body().cut_off());
     streamed::begin(
         pool,
         Box::pin(run(pool.clone(), (of, reuse), route, request, answer)),
@@ -47,8 +47,8 @@ async fn run(
     pool: Arc<Pool>,
     (of, reuse): (Use, bool),
     route: u32,
-    request: http::Request<Incoming>,
-    answer: oneshot::Sender<Answer<ErrorCode>>,
+    request: http::Request<IncomingBody>,
+    answer: oneshot::Sender<GuestResponse<ErrorCode>>,
 ) -> CallEnd {
     let taken = if reuse {
         pool.take(of).await

@@ -5,14 +5,14 @@
 //! it, and is bounded where the answer's body is read (`body.rs`).
 
 use crate::{
-    body::{CallEnd, Incoming, Origin},
+    body::{AnswerContext, CallEnd, IncomingBody},
     fault::fault,
     instances::Use,
     meter,
     pool::Pool,
     state::State,
     stdio::EventContext,
-    streamed::{self, Answer},
+    streamed::{self, GuestResponse},
 };
 use http::{HeaderMap, HeaderValue, header::CONTENT_LENGTH};
 use std::{
@@ -41,9 +41,9 @@ pub(crate) async fn stream(
     let (answer, answered) = oneshot::channel();
     let (route, request) = (
         head.route,
-        streamed::head(head)?.map(|()| Incoming::new(body)),
+        streamed::head(head)?.map(|()| IncomingBody::new(body)),
     );
-    let origin = Origin::new(pool, hub, head, request.body().cut_off());
+    let origin = AnswerContext::new(pool, hub, head, request.body().cut_off());
     streamed::begin(
         pool,
         Box::pin(run(pool.clone(), (of, reuse), route, request, answer)),
@@ -57,8 +57,8 @@ async fn run(
     pool: Arc<Pool>,
     (of, reuse): (Use, bool),
     route: u32,
-    request: http::Request<Incoming>,
-    answer: oneshot::Sender<Answer<ErrorCode>>,
+    request: http::Request<IncomingBody>,
+    answer: oneshot::Sender<GuestResponse<ErrorCode>>,
 ) -> CallEnd {
     let taken = if reuse {
         pool.take(of).await

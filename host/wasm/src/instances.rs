@@ -5,7 +5,7 @@
 //! slots are taken, one of them is an idle instance's, and that instance yields (`reserve`). An instance is dropped before its
 //! permit is given back; otherwise another caller could have a permit and find no slot.
 //!
-//! Calls that hold an instance for as long as a client wishes take a permit of their share first ([`Shares`]), so that they never
+//! Calls that hold an instance for as long as a client wishes take a permit of their share first ([`ShareSizes`]), so that they never
 //! take all of them. Permits are always taken in the same order, from the share to the whole, so calls cannot deadlock.
 
 use std::{
@@ -52,7 +52,7 @@ pub(crate) enum Use {
 /// How many instances each use may have at a time, in eighths of all (at least one). Each sum leaves something to the others, so
 /// that with at least 8 instances a plain route always has an eighth, and rooms and what clients hold each have a quarter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Shares {
+struct ShareSizes {
     render: usize,
     stream: usize,
     loader: usize,
@@ -64,10 +64,10 @@ struct Shares {
     held: usize,
 }
 
-impl Shares {
-    fn of(instances: usize) -> Shares {
+impl ShareSizes {
+    fn of(instances: usize) -> ShareSizes {
         let eighths = |count: usize| (instances * count / 8).max(1);
-        Shares {
+        ShareSizes {
             render: eighths(1),
             stream: eighths(3),
             loader: eighths(3),
@@ -79,7 +79,7 @@ impl Shares {
     }
 }
 
-/// Semaphores of [`Shares`].
+/// Semaphores of [`ShareSizes`].
 struct Permits {
     all: Arc<Semaphore>,
     render: Arc<Semaphore>,
@@ -93,7 +93,7 @@ struct Permits {
 
 impl Permits {
     fn new(instances: usize) -> Permits {
-        let shares = Shares::of(instances);
+        let shares = ShareSizes::of(instances);
         let semaphore = |permits| Arc::new(Semaphore::new(permits));
         Permits {
             all: semaphore(instances),
@@ -161,7 +161,7 @@ pub(crate) struct Permit {
 }
 
 /// An instance's place in the account; given back when the instance is gone.
-pub(crate) struct Slot(Arc<Account>);
+pub(crate) struct Slot(Arc<InstanceAccount>);
 
 impl Drop for Slot {
     fn drop(&mut self) {
@@ -176,7 +176,7 @@ pub(crate) trait Idle: Send + Sync {
 }
 
 /// The account itself.
-pub(crate) struct Account {
+pub(crate) struct InstanceAccount {
     max: usize,
     permits: Permits,
     /// Slots that are taken.
@@ -199,19 +199,19 @@ pub(crate) struct Account {
 }
 
 /// A call waits for a permit.
-struct Waiting<'a>(&'a Account);
+struct WaitCount<'a>(&'a InstanceAccount);
 
-impl<'a> Waiting<'a> {
-    fn new(account: &'a Account) -> Waiting<'a> {
+impl<'a> WaitCount<'a> {
+    fn new(account: &'a InstanceAccount) -> WaitCount<'a> {
         let _claiming = account.claiming();
         account.waiting.fetch_add(1, SeqCst);
         account.claims.add_permits(1);
         account.shortage.notify_waiters();
-        Waiting(account)
+        WaitCount(account)
     }
 }
 
-impl Drop for Waiting<'_> {
+impl Drop for WaitCount<'_> {
     fn drop(&mut self) {
         let _claiming = self.0.claiming();
         let waiting = self.0.waiting.fetch_sub(1, SeqCst) - 1;
@@ -220,11 +220,11 @@ impl Drop for Waiting<'_> {
     }
 }
 
-impl Account {
-    pub(crate) fn new(max: usize) -> Arc<Account> {
+impl InstanceAccount {
+    pub(crate) fn new(max: usize) -> Arc<InstanceAccount> {
         let max = max.clamp(1, Semaphore::MAX_PERMITS);
         let [live, bytes] = [0; 2].map(AtomicUsize::new);
-        Arc::new(Account {
+        Arc::new(InstanceAccount {
             max,
             permits: Permits::new(max),
             live,
@@ -262,7 +262,7 @@ impl Account {
     }
 
     async fn wait(&self, of: Use) -> Result<Permit, Fault> {
-        let _waiting = Waiting::new(self);
+        let _waiting = WaitCount::new(self);
         timeout(WAIT, self.permits.take(of))
             .await
             .map_err(|_| Fault::Busy)
@@ -325,7 +325,7 @@ impl Account {
     }
 
     /// A slot for the owner of a permit; an idle instance yields its own if there is no other.
-    pub(crate) async fn reserve(self: &Arc<Account>) -> Result<Slot, Fault> {
+    pub(crate) async fn reserve(self: &Arc<InstanceAccount>) -> Result<Slot, Fault> {
         let reserve = async {
             loop {
                 if let Some(slot) = self.try_reserve() {
@@ -340,7 +340,7 @@ impl Account {
         }
     }
 
-    fn try_reserve(self: &Arc<Account>) -> Option<Slot> {
+    fn try_reserve(self: &Arc<InstanceAccount>) -> Option<Slot> {
         match self.live.fetch_update(Relaxed, Relaxed, |live| {
             (live < self.max).then_some(live + 1)
         }) {
@@ -366,12 +366,12 @@ impl Account {
 
 /// Account of the instances of one served app: of all its versions, in use or idle. Clones share the account.
 #[derive(Clone)]
-pub struct Instances(pub(crate) Arc<Account>);
+pub struct Instances(pub(crate) Arc<InstanceAccount>);
 
 impl Instances {
     /// At most `max` instances at a time, at least one.
     pub fn new(max: usize) -> Instances {
-        Instances(Account::new(max))
+        Instances(InstanceAccount::new(max))
     }
 
     /// Number of instances, in use or idle.
@@ -420,7 +420,7 @@ mod tests {
     ];
 
     /// Takes what is left for these uses, one after the other; how many each got.
-    fn fill(account: &Account, uses: &[Use], taken: &mut Vec<Permit>) -> Vec<usize> {
+    fn fill(account: &InstanceAccount, uses: &[Use], taken: &mut Vec<Permit>) -> Vec<usize> {
         let all_of = |of| std::iter::from_fn(move || account.permits.try_take(of));
         uses.iter()
             .map(|of| {
@@ -443,7 +443,7 @@ mod tests {
                 Use::Action,
                 Use::Room,
             ] {
-                let account = Account::new(instances);
+                let account = InstanceAccount::new(instances);
                 let mut taken = Vec::new();
                 let rest = ALL
                     .into_iter()
@@ -460,7 +460,7 @@ mod tests {
                     "{instances} after {first:?} {counts:?}: {plain} for plain routes"
                 );
             }
-            let account = Account::new(instances);
+            let account = InstanceAccount::new(instances);
             let mut taken = Vec::new();
             fill(
                 &account,
@@ -478,14 +478,14 @@ mod tests {
     fn every_use_has_an_instance_even_of_few() {
         for instances in 1..8 {
             for of in ALL {
-                let account = Account::new(instances);
+                let account = InstanceAccount::new(instances);
                 assert!(
                     account.permits.try_take(of).is_some(),
                     "{of:?} of {instances}"
                 );
             }
         }
-        let account = Account::new(3);
+        let account = InstanceAccount::new(3);
         let mut taken = Vec::new();
         let held = fill(
             &account,
@@ -510,7 +510,7 @@ mod tests {
 
     #[test]
     fn as_many_instances_are_given_up_as_calls_wait_and_an_eighth_is_kept() {
-        let account = Account::new(16);
+        let account = InstanceAccount::new(16);
         // The first four do work after an answer; the clients of the other two have left.
         let mut work: Vec<_> = (0..6)
             .map(|number| (number, Box::pin(account.wanted(number < 4))))
@@ -521,15 +521,15 @@ mod tests {
             ended.map(|(number, _)| number).collect::<Vec<_>>()
         };
         assert_eq!(given_up(), [0; 0], "no call waits");
-        let waiting = [(); 2].map(|()| Waiting::new(&account));
+        let waiting = [(); 2].map(|()| WaitCount::new(&account));
         assert_eq!((given_up(), given_up()), (vec![2, 3], vec![]));
         let [one, other] = waiting;
-        let third = Waiting::new(&account);
+        let third = WaitCount::new(&account);
         // Both have their instance; the third has not.
         drop((one, other));
         assert_eq!(given_up(), [4]);
         drop(third);
-        let _many = [(); 9].map(|()| Waiting::new(&account));
+        let _many = [(); 9].map(|()| WaitCount::new(&account));
         assert_eq!(given_up(), [5]);
         // A later request gives up at once, and the work of the first two continues.
         let mut later = Box::pin(account.wanted(true));
@@ -540,7 +540,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_call_that_takes_the_permit_of_a_waiting_call_replaces_its_claim() {
-        let account = Account::new(2);
+        let account = InstanceAccount::new(2);
         let [first, second] = [account.permit(Use::Event), account.permit(Use::Event)];
         let (first, _second) = (first.await.unwrap(), second.await.unwrap());
         let mut work = [(); 2].map(|()| Box::pin(account.wanted(false)));
@@ -549,7 +549,7 @@ mod tests {
             work[index].as_mut().poll(&mut cx).is_ready()
         };
         // A call waits, and an instance is given up for it before the call is in the queue.
-        let _waiting = Waiting::new(&account);
+        let _waiting = WaitCount::new(&account);
         assert!(is_wanted(0) && !is_wanted(1));
         drop(first);
         let other = timeout(Duration::ZERO, account.permit(Use::Event)).await;
@@ -566,7 +566,7 @@ mod tests {
         let mut cx = Context::from_waker(Waker::noop());
         let mut early = Box::pin(account.shortage());
         assert!(early.as_mut().poll(&mut cx).is_pending());
-        let waiting = Waiting::new(&account);
+        let waiting = WaitCount::new(&account);
         assert!(early.as_mut().poll(&mut cx).is_ready());
         let mut is_short = || {
             Box::pin(account.shortage())

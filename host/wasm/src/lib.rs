@@ -44,9 +44,9 @@ mod turns;
 pub use clock::Clock;
 pub use guest::Guest;
 pub use instances::Instances;
-pub use load::{Compiled, Loaded, Origin, Ungranted, compile, load};
+pub use load::{CodeOrigin, Compilation, LoadedApp, UngrantedImport, compile, load};
 pub use load_error::{LoadError, UNGRANTED};
-pub use outbound::{Authority, Grant, OutboundOptions, OwnAddresses};
+pub use outbound::{CertificateAuthority, Grant, OutboundOptions, OwnAddresses};
 
 use std::{path::PathBuf, time::Duration};
 

@@ -9,7 +9,7 @@ use crate::{
     instances::Instances,
     load_error::{LoadError, UNGRANTED},
     meter, pages,
-    pool::{Instance, Interfaces, Pool},
+    pool::{GuestInstance, Interfaces, Pool},
     precompiled::{self, Precompiled},
     runtime::Runtime,
     state::State,
@@ -31,16 +31,16 @@ use wasmtime::{
 
 /// Where the machine code came from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Compiled {
+pub struct Compilation {
     /// Origin of the machine code.
-    pub origin: Origin,
+    pub origin: CodeOrigin,
     /// Reading and compiling, or only reading.
     pub took: Duration,
 }
 
 /// Origin of the machine code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Origin {
+pub enum CodeOrigin {
     /// The compiler, just now.
     Compiler,
     /// An earlier start, which kept it.
@@ -50,18 +50,18 @@ pub enum Origin {
 }
 
 /// An app that can be started.
-pub struct Loaded {
+pub struct LoadedApp {
     manifest: Option<Arc<Manifest>>,
     exports: Exports,
-    ungranted: Vec<Ungranted>,
-    compiled: Compiled,
+    ungranted: Vec<UngrantedImport>,
+    compiled: Compilation,
     pool: Pool,
 }
 
 /// A part of WASI that a component imports and no grant covers: its functions are there, and each call is refused with an error that WASI
 /// defines for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ungranted {
+pub struct UngrantedImport {
     /// Full name of the import; of `wasi:sockets`, the first one.
     pub import: String,
     /// How calls are refused.
@@ -70,7 +70,7 @@ pub struct Ungranted {
     pub help: &'static str,
 }
 
-impl Loaded {
+impl LoadedApp {
     /// Returns the app's manifest, or none for a component that exports only `wasi:http`, which
     /// receives every request.
     pub fn manifest(&self) -> Option<&Arc<Manifest>> {
@@ -83,18 +83,18 @@ impl Loaded {
     }
 
     /// Imports whose calls are refused.
-    pub fn ungranted(&self) -> &[Ungranted] {
+    pub fn ungranted(&self) -> &[UngrantedImport] {
         &self.ungranted
     }
 
     /// Where its code came from.
-    pub fn compiled(&self) -> Compiled {
+    pub fn compiled(&self) -> Compilation {
         self.compiled
     }
 
     /// Connects the app to its hub, and to the account of the instances of all its versions.
     pub fn start(mut self, hub: Arc<Hub>, instances: &Instances) -> Arc<Guest> {
-        for Ungranted {
+        for UngrantedImport {
             import, refusal, ..
         } in &self.ungranted
         {
@@ -111,7 +111,7 @@ impl Loaded {
 /// Reads, checks and compiles a component (or takes its code from the cache), and asks it for its manifest.
 ///
 /// Blocks while it compiles: seconds for a large app.
-pub async fn load(path: &Path, options: Options) -> Result<Loaded, LoadError> {
+pub async fn load(path: &Path, options: Options) -> Result<LoadedApp, LoadError> {
     let began = Instant::now();
     let bytes = read(path, options.component_bytes_max)?;
     let ahead = Precompiled::read(path, &bytes)?;
@@ -124,11 +124,11 @@ pub async fn load(path: &Path, options: Options) -> Result<Loaded, LoadError> {
             let runtime = Runtime::new(&options, concurrent, Strategy::Cranelift)
                 .map_err(LoadError::Invalid)?;
             let component = ahead.component(&runtime.engine)?;
-            (runtime, component, Origin::Ahead)
+            (runtime, component, CodeOrigin::Ahead)
         }
     };
     let pre = link(&runtime, &component).map_err(LoadError::Invalid)?;
-    let compiled = Compiled {
+    let compiled = Compilation {
         origin,
         took: began.elapsed(),
     };
@@ -149,7 +149,7 @@ pub async fn load(path: &Path, options: Options) -> Result<Loaded, LoadError> {
         )),
         None => None,
     };
-    Ok(Loaded {
+    Ok(LoadedApp {
         manifest,
         exports,
         ungranted,
@@ -183,11 +183,11 @@ fn make(
     wasm: &[u8],
     options: &Options,
     concurrent: bool,
-) -> wasmtime::Result<(Runtime, Component, Origin)> {
+) -> wasmtime::Result<(Runtime, Component, CodeOrigin)> {
     if options.quick {
         let quick = Runtime::new(options, concurrent, Strategy::Winch);
         match quick.and_then(|runtime| Ok((Component::new(&runtime.engine, wasm)?, runtime))) {
-            Ok((component, runtime)) => return Ok((runtime, component, Origin::Compiler)),
+            Ok((component, runtime)) => return Ok((runtime, component, CodeOrigin::Compiler)),
             Err(error) => tracing::debug!("left to the slower compiler: {error:#}"),
         }
     }
@@ -206,13 +206,13 @@ fn make(
         .as_ref()
         .and_then(|cache| cache.get(&runtime.engine, wasm))
     {
-        return Ok((runtime, component, Origin::Cache));
+        return Ok((runtime, component, CodeOrigin::Cache));
     }
     let component = Component::new(&runtime.engine, wasm)?;
     if let Some(Err(error)) = cache.map(|cache| cache.put(&runtime.engine, wasm, &component)) {
         tracing::warn!("the compiled code could not be kept: {error:#}");
     }
-    Ok((runtime, component, Origin::Compiler))
+    Ok((runtime, component, CodeOrigin::Compiler))
 }
 
 fn link(
@@ -256,7 +256,7 @@ async fn describe(pool: &Pool, interface: &str) -> Result<Manifest, Fault> {
 
 /// Calls the `describe` function of an interface.
 async fn told_by<T: ComponentNamedList + Lift + 'static>(
-    instance: &mut Instance,
+    instance: &mut GuestInstance,
     interface: &str,
 ) -> wasmtime::Result<T> {
     let missing = || wasmtime::format_err!("the component exports {interface} without describe");
@@ -348,7 +348,7 @@ impl ComponentInfo {
     }
 
     /// Imports that are refused when they are called. Fails for those that this host does not have.
-    fn check(&self, options: &Options) -> Result<Vec<Ungranted>, LoadError> {
+    fn check(&self, options: &Options) -> Result<Vec<UngrantedImport>, LoadError> {
         if let Some(other) = self
             .exports
             .iter()
@@ -376,7 +376,7 @@ impl ComponentInfo {
         {
             return Err(LoadError::OtherWorld);
         }
-        let mut ungranted = Vec::<Ungranted>::new();
+        let mut ungranted = Vec::<UngrantedImport>::new();
         for import in &self.imports {
             let import = check_import(import, options)?;
             // One of each kind: sockets are seven interfaces.
@@ -432,9 +432,9 @@ fn is_other_wasi(name: &str) -> bool {
 }
 
 /// All of WASI 0.2 and 0.3 is there, without what was not granted: no directories, no variables, and functions that refuse.
-fn check_import(import: &str, options: &Options) -> Result<Option<Ungranted>, LoadError> {
+fn check_import(import: &str, options: &Options) -> Result<Option<UngrantedImport>, LoadError> {
     let refusing = |refusal, help| {
-        Ok(Some(Ungranted {
+        Ok(Some(UngrantedImport {
             import: import.to_owned(),
             refusal,
             help,

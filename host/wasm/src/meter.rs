@@ -22,7 +22,7 @@ use wasmtime::UpdateDeadline;
 pub(crate) const TICK: Duration = Duration::from_millis(10);
 
 /// Counts the ticks in which an instance computed. Shared with the engine's clock by its ticks.
-pub(crate) struct Meter {
+pub(crate) struct CpuMeter {
     /// Of the engine's clock.
     now: Arc<AtomicU64>,
     /// When the current poll of the call began: a tick that passed while the guest waited is not charged.
@@ -37,15 +37,15 @@ pub(crate) struct Meter {
     account: Option<Arc<Account>>,
 }
 
-impl Meter {
+impl CpuMeter {
     pub(crate) fn new(
         now: Arc<AtomicU64>,
         cpu_max: Duration,
         account: Option<Arc<Account>>,
-    ) -> Arc<Meter> {
+    ) -> Arc<CpuMeter> {
         let budget = cpu_max.as_millis().div_ceil(TICK.as_millis()).max(1) as u64;
         let zero = || AtomicU64::new(0);
-        Arc::new(Meter {
+        Arc::new(CpuMeter {
             now,
             poll_began: zero(),
             used: zero(),
@@ -80,7 +80,7 @@ impl Meter {
             .is_some_and(|account| account.is_evicted())
     }
 
-    /// As [`is_evicted`](Meter::is_evicted), for an instance that is about to wait: the task is woken when that changes.
+    /// As [`is_evicted`](CpuMeter::is_evicted), for an instance that is about to wait: the task is woken when that changes.
     pub(crate) fn watch_eviction(&self, cx: &Context<'_>) -> bool {
         let Some(account) = self.account.as_ref().filter(|account| account.is_large()) else {
             return false;
@@ -91,7 +91,7 @@ impl Meter {
 
     /// Called by the guest's code when a tick has passed. After its first tick the guest waits for what else is ready, since it may
     /// have begun in the middle of that tick; after any later one it is a spinner.
-    pub(crate) fn charge(self: &Arc<Meter>) -> wasmtime::Result<UpdateDeadline> {
+    pub(crate) fn charge(self: &Arc<CpuMeter>) -> wasmtime::Result<UpdateDeadline> {
         turns::end();
         if self.is_evicted() {
             return Err(Evicted.into());
@@ -144,7 +144,7 @@ impl std::error::Error for Evicted {}
 /// Runs a call that is an event: bounded as a whole. Its timer is only made when the call has to wait,
 /// which most never do. The call is pinned by the caller: moving it in here would copy it once more for each event.
 pub(crate) async fn event<T>(
-    meter: &Meter,
+    meter: &CpuMeter,
     wall_max: Duration,
     mut call: Pin<&mut impl Future<Output = T>>,
 ) -> Result<T, Fault> {
@@ -168,7 +168,7 @@ pub(crate) async fn event<T>(
 
 /// Runs a call that goes on for as long as it streams: bounded between two waits.
 pub(crate) async fn stream<T>(
-    meter: &Meter,
+    meter: &CpuMeter,
     call: impl Future<Output = wasmtime::Result<T>>,
 ) -> wasmtime::Result<T> {
     meter.begin(true);

@@ -14,9 +14,9 @@ mod destination;
 pub use connect::OwnAddresses;
 pub use destination::Grant;
 
-use client::{Bounds, Failure, HttpClient};
+use client::{Bounds, HttpClient, SendFailure};
 use connect::{Connector, SystemResolver};
-use destination::Destination;
+use destination::OutboundDestination;
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use std::{
     path::Path,
@@ -31,7 +31,7 @@ pub struct OutboundOptions {
     /// Hosts that requests may be sent to.
     pub grants: Vec<Grant>,
     /// Certificates of authorities that are trusted beside the system's.
-    pub authorities: Vec<Authority>,
+    pub authorities: Vec<CertificateAuthority>,
     /// Time without progress: to the head of a response once its request is sent, and between two pieces of its body. A guest may
     /// ask for less.
     pub silence_max: Duration,
@@ -58,21 +58,21 @@ impl Default for OutboundOptions {
 
 /// The certificate of an authority.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Authority(CertificateDer<'static>);
+pub struct CertificateAuthority(CertificateDer<'static>);
 
-impl Authority {
+impl CertificateAuthority {
     /// All certificates of a PEM file.
     ///
     /// # Errors
     /// A sentence that says what is wrong with the file.
-    pub fn read(path: &Path) -> Result<Vec<Authority>, String> {
+    pub fn read(path: &Path) -> Result<Vec<CertificateAuthority>, String> {
         let certificates =
             CertificateDer::pem_file_iter(path).and_then(Iterator::collect::<Result<Vec<_>, _>>);
         match certificates {
             Ok(certificates) if certificates.is_empty() => {
                 Err(format!("{} has no certificate in PEM", path.display()))
             }
-            Ok(certificates) => Ok(certificates.into_iter().map(Authority).collect()),
+            Ok(certificates) => Ok(certificates.into_iter().map(CertificateAuthority).collect()),
             Err(error) => Err(format!(
                 "can't read certificates from {}: {error}",
                 path.display()
@@ -83,9 +83,9 @@ impl Authority {
 
 /// State that the instances of one app version share for their requests. The first request makes the client.
 #[derive(Clone)]
-pub(crate) struct Outbound(Arc<Shared>);
+pub(crate) struct Outbound(Arc<OutboundState>);
 
-struct Shared {
+struct OutboundState {
     options: OutboundOptions,
     connector: Connector,
     client: OnceLock<HttpClient>,
@@ -94,7 +94,7 @@ struct Shared {
 impl Outbound {
     pub(crate) fn new(options: &OutboundOptions) -> Outbound {
         let connector = Connector::new(options.grants.clone(), options.own.clone(), SystemResolver);
-        Outbound(Arc::new(Shared {
+        Outbound(Arc::new(OutboundState {
             options: options.clone(),
             connector,
             client: OnceLock::new(),
@@ -102,7 +102,7 @@ impl Outbound {
     }
 }
 
-impl Shared {
+impl OutboundState {
     fn client(&self) -> &HttpClient {
         self.client.get_or_init(|| {
             let OutboundOptions {
@@ -114,7 +114,7 @@ impl Shared {
             } = &self.options;
             let authorities: Vec<_> = authorities
                 .iter()
-                .map(|Authority(certificate)| certificate.clone())
+                .map(|CertificateAuthority(certificate)| certificate.clone())
                 .collect();
             let bounds = Bounds {
                 silence_max: *silence_max,
@@ -130,7 +130,7 @@ impl Shared {
         request: http::Request<WasiBody>,
         options: Option<RequestOptions>,
     ) -> Result<http::Response<WasiBody>, Error> {
-        let Some(destination) = Destination::of(request.uri()) else {
+        let Some(destination) = OutboundDestination::of(request.uri()) else {
             tracing::warn!(target: "app", "a request was refused: its target is not a scheme, a host and a port");
             return Err(Error::HttpRequestUriInvalid);
         };
@@ -139,20 +139,20 @@ impl Shared {
             return Err(Error::HttpRequestDenied);
         }
         self.client().send(&destination, request, options).await.map_err(|failure| match failure {
-            Failure::Refused(reason, code) => {
+            SendFailure::Refused(reason, code) => {
                 tracing::warn!(
                     target: "app",
                     "a request to {destination} was refused: {reason}; --allow-outbound {destination}::private lets it lead inside"
                 );
                 code
             }
-            Failure::Other(code) => code,
+            SendFailure::Other(code) => code,
         })
     }
 }
 
-type Work = Box<dyn Future<Output = Result<(), Error>> + Send>;
-type SendResult = Result<(http::Response<WasiBody>, Work), Error>;
+type ConnectionWork = Box<dyn Future<Output = Result<(), Error>> + Send>;
+type SendResult = Result<(http::Response<WasiBody>, ConnectionWork), Error>;
 
 /// Bytes of a guest's body that are passed on at once. A few such chunks wait for a slow reader.
 const CHUNK_BYTES: usize = 64 << 10;
@@ -170,13 +170,13 @@ impl WasiHttpHooks for Outbound {
         &mut self,
         request: http::Request<WasiBody>,
         options: Option<RequestOptions>,
-        _: Work,
+        _: ConnectionWork,
     ) -> Box<dyn Future<Output = SendResult> + Send> {
         let shared = self.0.clone();
         Box::new(async move {
             let response = shared.send(request, options).await?;
             // The pool drives its connections itself.
-            Ok((response, Box::new(async { Ok(()) }) as Work))
+            Ok((response, Box::new(async { Ok(()) }) as ConnectionWork))
         })
     }
 }

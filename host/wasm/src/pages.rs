@@ -2,9 +2,9 @@
 
 use crate::{
     bindings::{exports::tidegate::app::pages as wit, tidegate::app::types},
-    form::Form,
+    form::FormResource,
     instances::Use,
-    pool::{Instance, Pool, PooledInstance},
+    pool::{GuestInstance, Pool, PooledInstance},
     stdio::EventContext,
 };
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
@@ -23,7 +23,7 @@ use wasmtime::component::ResourceAny;
 const LATER_MIN: Duration = Duration::from_millis(1);
 
 /// A resource of the guest that is asked again and again.
-struct Run {
+struct GuestRun {
     /// None while it is asked: a call that is given up takes the instance with it.
     rest: Option<(PooledInstance, ResourceAny)>,
     about: EventContext,
@@ -31,14 +31,14 @@ struct Run {
     hub: Arc<Hub>,
 }
 
-impl Run {
+impl GuestRun {
     async fn begin(
         (pool, hub): (&Arc<Pool>, &Arc<Hub>),
         of: Use,
         route: u32,
         wall_max: Duration,
-        call: impl AsyncFnOnce(&mut Instance) -> wasmtime::Result<ResourceAny>,
-    ) -> Result<Run, Fault> {
+        call: impl AsyncFnOnce(&mut GuestInstance) -> wasmtime::Result<ResourceAny>,
+    ) -> Result<GuestRun, Fault> {
         let about = EventContext {
             route: Some(route),
             ..EventContext::default()
@@ -46,7 +46,7 @@ impl Run {
         let outcome = async {
             let mut taken = pool.take(of).await?;
             let resource = taken.instance.run(about.clone(), wall_max, call).await?;
-            Ok(Run {
+            Ok(GuestRun {
                 rest: Some((taken, resource)),
                 about,
                 wall_max,
@@ -59,7 +59,7 @@ impl Run {
     /// Asks once. After a fault the instance is gone.
     async fn ask<T>(
         &mut self,
-        call: impl AsyncFnOnce(&mut Instance, ResourceAny) -> wasmtime::Result<T>,
+        call: impl AsyncFnOnce(&mut GuestInstance, ResourceAny) -> wasmtime::Result<T>,
     ) -> Result<T, Fault> {
         let Some((mut taken, resource)) = self.rest.take() else {
             return Err(Fault::Host(
@@ -88,7 +88,7 @@ fn counted<T>(hub: &Hub, outcome: Result<T, Fault>) -> Result<T, Fault> {
 
 /// The guest's destructor runs as an event of its own, so a loader releases its resources when its client leaves. It counts as work after
 /// an answer and has the same time limit.
-impl Drop for Run {
+impl Drop for GuestRun {
     fn drop(&mut self) {
         let (Some((taken, resource)), Ok(runtime)) = (self.rest.take(), Handle::try_current())
         else {
@@ -112,8 +112,9 @@ async fn end(
     hub: Arc<Hub>,
 ) {
     let wall_max = wall_max.min(hub.limits().after_answer_max);
-    let end =
-        async |instance: &mut Instance| resource.resource_drop_async(&mut instance.store).await;
+    let end = async |instance: &mut GuestInstance| {
+        resource.resource_drop_async(&mut instance.store).await
+    };
     match counted(&hub, taken.instance.run(about, wall_max, end).await) {
         Ok(()) => taken.give_back(),
         Err(fault) => tracing::error!("a loader or an action failed when it was dropped: {fault}"),
@@ -132,7 +133,7 @@ type PendingCall = Pin<
 >;
 
 struct LoaderInstance {
-    running: Run,
+    running: GuestRun,
     /// The call that is asking it for its next step. If the client leaves, the call goes on, so that the destructor can run.
     asked: Option<(PendingCall, ResourceAny)>,
 }
@@ -211,7 +212,7 @@ impl Drop for LoaderInstance {
     }
 }
 
-struct ActionInstance(Run);
+struct ActionInstance(GuestRun);
 
 impl ActionRun for ActionInstance {
     fn next(&mut self) -> Call<'_, ActionStep> {
@@ -237,8 +238,8 @@ pub(crate) async fn load(
     request: &Request,
 ) -> Result<Box<dyn LoaderRun>, Fault> {
     let wall_max = app.0.options().wall_max;
-    let begin = async |instance: &mut Instance| instance.load(index, loader, request).await;
-    let running = Run::begin(app, Use::Loader, request.route, wall_max, begin).await?;
+    let begin = async |instance: &mut GuestInstance| instance.load(index, loader, request).await;
+    let running = GuestRun::begin(app, Use::Loader, request.route, wall_max, begin).await?;
     Ok(Box::new(LoaderInstance {
         running,
         asked: None,
@@ -254,12 +255,12 @@ pub(crate) async fn act(
 ) -> Result<Box<dyn ActionRun>, Fault> {
     // It waits for its form.
     let wall_max = app.1.limits().upload_within;
-    let begin = async |instance: &mut Instance| {
-        let form = instance.store.data_mut().table.push(Form(form))?;
+    let begin = async |instance: &mut GuestInstance| {
+        let form = instance.store.data_mut().table.push(FormResource(form))?;
         instance.act(index, action, request, form).await
     };
     Ok(Box::new(ActionInstance(
-        Run::begin(app, Use::Action, request.route, wall_max, begin).await?,
+        GuestRun::begin(app, Use::Action, request.route, wall_max, begin).await?,
     )))
 }
 

@@ -15,15 +15,16 @@ use crate::{
     Options,
     connection::Connection,
     contract::{
-        Act, Alarm, Answer, AnswerResult, Check, Close, Handle, Load, Messages, Next, Open, Render,
-        Subscribe, Upgrade, Wake,
+        ActParams, AlarmParams, AnswerParams, AnswerResult, CheckParams, CloseParams, HandleParams,
+        LoadParams, MessagesParams, NextParams, OpenParams, RenderParams, SubscribeParams,
+        UpgradeParams, WakeParams,
     },
     fault::{is_full, told},
-    instances::{Account, Idle, Instances, Permit, Slot, Use},
-    meter::{Evicted, Meter, TICK},
+    instances::{Idle, InstanceAccount, Instances, Permit, Slot, Use},
+    meter::{CpuMeter, Evicted, TICK},
     outbound::Outbound,
     runtime::Runtime,
-    state::{MEMORY_RETRY, MEMORY_WAIT, Shares, State},
+    state::{MEMORY_RETRY, MEMORY_WAIT, Reservations, State},
 };
 use std::{
     marker::PhantomData,
@@ -71,27 +72,27 @@ pub(crate) struct Pool {
     hub: Option<Arc<Hub>>,
     manifest: Option<Arc<Manifest>>,
     idle: Arc<IdleStack>,
-    account: Arc<Account>,
+    account: Arc<InstanceAccount>,
 }
 
 /// The idle instances of a version, each with the tick at which it became idle: the oldest first.
 struct IdleStack {
-    stack: Mutex<Vec<(u64, Box<Instance>)>>,
+    stack: Mutex<Vec<(u64, Box<GuestInstance>)>>,
     now: Arc<AtomicU64>,
 }
 
 impl IdleStack {
-    fn lock(&self) -> MutexGuard<'_, Vec<(u64, Box<Instance>)>> {
+    fn lock(&self) -> MutexGuard<'_, Vec<(u64, Box<GuestInstance>)>> {
         self.stack
             .lock()
             .expect("nothing panics while it holds the idle instances")
     }
 
-    fn pop(&self) -> Option<Box<Instance>> {
+    fn pop(&self) -> Option<Box<GuestInstance>> {
         self.lock().pop().map(|(_, instance)| instance)
     }
 
-    fn push(&self, instance: Box<Instance>) {
+    fn push(&self, instance: Box<GuestInstance>) {
         let mut stack = self.lock();
         if stack.len() < IDLE_MAX {
             stack.push((self.now.load(Relaxed), instance));
@@ -143,40 +144,40 @@ pub(crate) struct Interfaces {
 
 /// An instantiation of the component, with its exports looked up. It stays in its box from the first event to the last: it is large, and
 /// every event takes it from the stack and puts it back.
-pub(crate) struct Instance {
+pub(crate) struct GuestInstance {
     pub(crate) store: Store<State>,
-    pub(crate) exports: Exports,
+    pub(crate) exports: HandlerExports,
     pub(crate) raw: Raw,
     /// After the store, which is dropped first. None if it was yielded.
     slot: Option<Slot>,
     /// Its reservations while it is dropped.
-    shares: Option<Shares>,
+    shares: Option<Reservations>,
     /// Linear memory that it began with, in bytes.
     bytes_at_first: usize,
 }
 
 /// The fields are dropped after this, in their order: the memory first, then what is reserved for it.
-impl Drop for Instance {
+impl Drop for GuestInstance {
     fn drop(&mut self) {
         self.shares = self.store.data_mut().memory.take_shares();
     }
 }
 
-impl Instance {
+impl GuestInstance {
     /// The connection of the event that runs.
     pub(crate) fn connection(&self) -> Resource<Connection> {
         self.store.data().connection()
     }
 
     /// Prepares it for a call that streams; the meter of that call.
-    pub(crate) fn begin_stream(&mut self) -> Arc<Meter> {
+    pub(crate) fn begin_stream(&mut self) -> Arc<CpuMeter> {
         self.store.data_mut().memory.begin_event();
         self.store.set_epoch_deadline(1);
         self.store.data().meter.clone()
     }
 
     /// Prepares an idle instance for a call; none if the server is too short of memory for it.
-    fn begin_call(mut self: Box<Instance>) -> Option<Box<Instance>> {
+    fn begin_call(mut self: Box<GuestInstance>) -> Option<Box<GuestInstance>> {
         let state = self.store.data_mut();
         (!state.meter.is_evicted() && state.memory.begin_call().is_ok()).then_some(self)
     }
@@ -188,23 +189,23 @@ impl Instance {
     }
 }
 
-/// Exports of the component; none for an interface that it does not export.
-pub(crate) struct Exports {
-    pub(crate) check: Option<Export<Check<'static>, (Verdict,)>>,
-    pub(crate) handle: Option<Export<Handle<'static>, (Response,)>>,
-    pub(crate) upgrade: Option<Export<Upgrade<'static>, (Decision,)>>,
-    pub(crate) open: Option<Export<Open<'static>, ()>>,
-    pub(crate) messages: Option<Export<Messages<'static>, ()>>,
-    pub(crate) close: Option<Export<Close<'static>, ()>>,
-    pub(crate) subscribe: Option<Export<Subscribe<'static>, (Result<Feed, Response>,)>>,
-    pub(crate) wake: Option<Export<Wake<'static>, (Result<(), String>,)>>,
-    pub(crate) alarm: Option<Export<Alarm, ()>>,
-    pub(crate) answer: Option<Export<Answer<'static>, AnswerResult>>,
-    pub(crate) load: Option<Export<Load<'static>, (ResourceAny,)>>,
-    pub(crate) next_step: Option<Export<Next, (Result<LoaderStep, HandlerError>,)>>,
-    pub(crate) render: Option<Export<Render<'static>, (Shell,)>>,
-    pub(crate) act: Option<Export<Act<'static>, (ResourceAny,)>>,
-    pub(crate) next_update: Option<Export<Next, (ActionStep,)>>,
+/// Exported handlers of the component; `None` for an interface that it does not export.
+pub(crate) struct HandlerExports {
+    pub(crate) check: Option<Export<CheckParams<'static>, (Verdict,)>>,
+    pub(crate) handle: Option<Export<HandleParams<'static>, (Response,)>>,
+    pub(crate) upgrade: Option<Export<UpgradeParams<'static>, (Decision,)>>,
+    pub(crate) open: Option<Export<OpenParams<'static>, ()>>,
+    pub(crate) messages: Option<Export<MessagesParams<'static>, ()>>,
+    pub(crate) close: Option<Export<CloseParams<'static>, ()>>,
+    pub(crate) subscribe: Option<Export<SubscribeParams<'static>, (Result<Feed, Response>,)>>,
+    pub(crate) wake: Option<Export<WakeParams<'static>, (Result<(), String>,)>>,
+    pub(crate) alarm: Option<Export<AlarmParams, ()>>,
+    pub(crate) answer: Option<Export<AnswerParams<'static>, AnswerResult>>,
+    pub(crate) load: Option<Export<LoadParams<'static>, (ResourceAny,)>>,
+    pub(crate) next_step: Option<Export<NextParams, (Result<LoaderStep, HandlerError>,)>>,
+    pub(crate) render: Option<Export<RenderParams<'static>, (Shell,)>>,
+    pub(crate) act: Option<Export<ActParams<'static>, (ResourceAny,)>>,
+    pub(crate) next_update: Option<Export<NextParams, (ActionStep,)>>,
 }
 
 /// A function whose type was checked once, for parameters that live as long as one call.
@@ -266,7 +267,7 @@ impl<Params, Return> Export<Params, Return> {
 
 /// An instance in use. Dropped with it, unless it is given back: after a fault, and when the call is given up.
 pub(crate) struct PooledInstance {
-    pub(crate) instance: Box<Instance>,
+    pub(crate) instance: Box<GuestInstance>,
     pool: Arc<Pool>,
     /// After the instance, which is dropped first.
     permit: Permit,
@@ -309,7 +310,7 @@ impl Pool {
             }
         }));
         // Until it is connected, one instance is asked for the manifest.
-        let account = Account::new(1);
+        let account = InstanceAccount::new(1);
         let outbound = Outbound::new(&options.outbound);
         Pool {
             runtime,
@@ -344,7 +345,7 @@ impl Pool {
         self.manifest.as_ref()?.pattern(index)
     }
 
-    pub(crate) fn account(&self) -> &Arc<Account> {
+    pub(crate) fn account(&self) -> &Arc<InstanceAccount> {
         &self.account
     }
 
@@ -368,7 +369,7 @@ impl Pool {
     pub(crate) async fn take(self: &Arc<Pool>, of: Use) -> Result<PooledInstance, Fault> {
         let permit = self.account.permit(of).await?;
         // One that is to be closed, or has no memory for what it may hand over, makes way for a new one.
-        let idle = self.idle.pop().and_then(Instance::begin_call);
+        let idle = self.idle.pop().and_then(GuestInstance::begin_call);
         let instance = match idle {
             Some(instance) => instance,
             // Rare: in a box, so that it does not make the future of each event larger.
@@ -392,14 +393,14 @@ impl Pool {
     }
 
     /// A new instance, for the owner of a permit.
-    pub(crate) async fn make(&self) -> Result<Box<Instance>, Fault> {
+    pub(crate) async fn make(&self) -> Result<Box<GuestInstance>, Fault> {
         let mut slot = self.account.reserve().await?;
         let until = Instant::now() + MEMORY_WAIT;
         loop {
             match self.instantiate().await {
                 Ok((store, raw, exports)) => {
                     let bytes_at_first = store.data().memory.bytes();
-                    return Ok(Box::new(Instance {
+                    return Ok(Box::new(GuestInstance {
                         store,
                         exports,
                         raw,
@@ -431,7 +432,7 @@ impl Pool {
         }
     }
 
-    async fn instantiate(&self) -> wasmtime::Result<(Store<State>, Raw, Exports)> {
+    async fn instantiate(&self) -> wasmtime::Result<(Store<State>, Raw, HandlerExports)> {
         let mut store = self.store()?;
         let raw = match self.pre.instantiate_async(&mut store).await {
             Ok(raw) => raw,
@@ -441,7 +442,7 @@ impl Pool {
             }
             Err(error) => return Err(error),
         };
-        let exports = Exports::find(&raw, &mut store, &self.interfaces)?;
+        let exports = HandlerExports::find(&raw, &mut store, &self.interfaces)?;
         Ok((store, raw, exports))
     }
 
@@ -470,7 +471,7 @@ impl Pool {
             .hub
             .as_ref()
             .map(|hub| budget::Account::new(hub.budget()));
-        let meter = Meter::new(
+        let meter = CpuMeter::new(
             self.runtime.now.clone(),
             self.options.cpu_max,
             reserved.clone(),
@@ -506,12 +507,12 @@ fn ticks(time: Duration) -> u64 {
     (time.as_millis() / TICK.as_millis()) as u64
 }
 
-impl Exports {
+impl HandlerExports {
     fn find(
         raw: &Raw,
         store: &mut Store<State>,
         interfaces: &Interfaces,
-    ) -> wasmtime::Result<Exports> {
+    ) -> wasmtime::Result<HandlerExports> {
         let Interfaces {
             guard,
             http,
@@ -521,7 +522,7 @@ impl Exports {
             pages,
             ..
         } = interfaces;
-        Ok(Exports {
+        Ok(HandlerExports {
             check: Export::find(raw, store, guard.as_ref(), "check")?,
             handle: Export::find(raw, store, http.as_ref(), "handle")?,
             upgrade: Export::find(raw, store, websocket.as_ref(), "on-upgrade")?,

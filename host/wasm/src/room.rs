@@ -2,7 +2,7 @@
 
 use crate::{
     instances::{Permit, Use},
-    pool::{Instance, Pool},
+    pool::{GuestInstance, Pool},
     stdio::EventContext,
 };
 use std::sync::Arc;
@@ -12,7 +12,7 @@ use tidegate_hub::{
 };
 
 pub(crate) struct RoomGuest {
-    instance: Box<Instance>,
+    instance: Box<GuestInstance>,
     pool: Arc<Pool>,
     hub: Arc<Hub>,
     /// Given back when the room sleeps.
@@ -52,7 +52,7 @@ impl RoomGuest {
             }
             RoomEvent::Wake | RoomEvent::Call(_) | RoomEvent::Alarm(_) => {}
         }
-        let call = async move |instance: &mut Instance| match event {
+        let call = async move |instance: &mut GuestInstance| match event {
             RoomEvent::Wake => instance.wake(&room).await.map(|()| RoomAnswer::Done),
             RoomEvent::Handle(request, body) => instance
                 .handle(&request, &body)

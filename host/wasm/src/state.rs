@@ -4,10 +4,10 @@ use crate::{
     Options,
     clock::monotonic,
     connection::Connection,
-    instances::Account,
-    meter::Meter,
+    instances::InstanceAccount,
+    meter::CpuMeter,
     outbound::Outbound,
-    stdio::{AppOutput, Channel, EventContext, GuestOutput, Output},
+    stdio::{AppOutput, EventContext, GuestOutput, Output, OutputChannel},
 };
 use std::{
     any::Any,
@@ -53,7 +53,7 @@ pub(crate) struct State {
     /// Why an import had to end the event, if that is not the guest's fault.
     pub(crate) failure: Option<Fault>,
     pub(crate) memory: MemoryLimit,
-    pub(crate) meter: Arc<Meter>,
+    pub(crate) meter: Arc<CpuMeter>,
     /// Connection of the event that runs, if it is of one, and the handle that stands for it.
     pub(crate) event_conn: Option<Arc<Conn>>,
     event_handle: u32,
@@ -69,14 +69,14 @@ impl State {
         output: &Arc<AppOutput>,
         hub: Option<Arc<Hub>>,
         manifest: Option<Arc<Manifest>>,
-        (account, reserved): (Arc<Account>, Option<(Arc<budget::Account>, usize)>),
-        meter: Arc<Meter>,
+        (account, reserved): (Arc<InstanceAccount>, Option<(Arc<budget::Account>, usize)>),
+        meter: Arc<CpuMeter>,
     ) -> wasmtime::Result<State> {
         let mut table = ResourceTable::new();
         table.set_max_capacity(RESOURCES_MAX);
         let event_handle = table.push(Connection::OfEvent)?.rep();
         let shares =
-            reserved.map(|(account, handed_over_max)| Shares::new(&account, handed_over_max));
+            reserved.map(|(account, handed_over_max)| Reservations::new(&account, handed_over_max));
         let output = Output::new(output, hub.clone(), manifest.clone());
         Ok(State {
             table,
@@ -144,8 +144,8 @@ impl State {
 /// Nothing but what was granted.
 fn wasi(options: &Options, output: &Arc<Output>) -> wasmtime::Result<WasiCtx> {
     let mut wasi = WasiCtx::builder();
-    wasi.stdout(GuestOutput::new(Channel::Out, output))
-        .stderr(GuestOutput::new(Channel::Err, output));
+    wasi.stdout(GuestOutput::new(OutputChannel::Out, output))
+        .stderr(GuestOutput::new(OutputChannel::Err, output));
     wasi.allow_tcp(false)
         .allow_udp(false)
         .allow_ip_name_lookup(false);
@@ -201,13 +201,13 @@ pub(crate) struct MemoryLimit {
     growing: usize,
     /// Entries of all of its tables.
     table_entries: usize,
-    account: Arc<Account>,
+    account: Arc<InstanceAccount>,
     /// None while an app is loaded.
-    shares: Option<Shares>,
+    shares: Option<Reservations>,
 }
 
 /// Reservations of an instance.
-pub(crate) struct Shares {
+pub(crate) struct Reservations {
     memory: Share,
     /// For the copies that the host makes of what a call returns. The engine makes them before the host learns their sizes, and the guest
     /// may run on for a while to free the originals, so they are reserved when the guest gets the memory to make the originals in.
@@ -215,10 +215,10 @@ pub(crate) struct Shares {
     handed_over_max: usize,
 }
 
-impl Shares {
+impl Reservations {
     /// `handed_over_max`: bytes that one call may hand over.
-    fn new(account: &Arc<budget::Account>, handed_over_max: usize) -> Shares {
-        Shares {
+    fn new(account: &Arc<budget::Account>, handed_over_max: usize) -> Reservations {
+        Reservations {
             memory: Share::new(account, Kind::Instance),
             handed_over: Share::new(account, Kind::HandOver),
             handed_over_max,
@@ -255,7 +255,7 @@ impl MemoryLimit {
 
     /// The reservations, for an instance that is about to be dropped: its memory is gone only after the store that this belongs to. If
     /// they were given back before, the memory would count as uncounted meanwhile, and others would be refused for it.
-    pub(crate) fn take_shares(&mut self) -> Option<Shares> {
+    pub(crate) fn take_shares(&mut self) -> Option<Reservations> {
         self.shares.take()
     }
 
@@ -322,7 +322,7 @@ enum Growth {
     Short,
 }
 
-type Answer<'a> = Pin<Box<dyn Future<Output = wasmtime::Result<bool>> + Send + 'a>>;
+type GrowthResult<'a> = Pin<Box<dyn Future<Output = wasmtime::Result<bool>> + Send + 'a>>;
 
 impl ResourceLimiterAsync for MemoryLimit {
     fn memory_growing<'a, 'b>(
@@ -330,7 +330,7 @@ impl ResourceLimiterAsync for MemoryLimit {
         current: usize,
         desired: usize,
         _maximum: Option<usize>,
-    ) -> Answer<'b>
+    ) -> GrowthResult<'b>
     where
         'a: 'b,
     {
@@ -358,7 +358,7 @@ impl ResourceLimiterAsync for MemoryLimit {
         current: usize,
         desired: usize,
         _maximum: Option<usize>,
-    ) -> Answer<'b>
+    ) -> GrowthResult<'b>
     where
         'a: 'b,
     {
@@ -394,8 +394,8 @@ mod tests {
             bytes,
             growing: 0,
             table_entries: 0,
-            account: Account::new(1),
-            shares: Some(Shares::new(&budget::Account::new(&budget), MIB)),
+            account: InstanceAccount::new(1),
+            shares: Some(Reservations::new(&budget::Account::new(&budget), MIB)),
         };
         // Bytes before and after, whether a call runs, and whether it waits.
         let cases = [

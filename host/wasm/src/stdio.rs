@@ -37,7 +37,7 @@ const WRITE_BYTES_MAX: usize = 64 << 10;
 const SECOND: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Channel {
+pub(crate) enum OutputChannel {
     Out,
     Err,
 }
@@ -187,7 +187,7 @@ impl Output {
             return;
         }
         self.is_begun.store(false, Relaxed);
-        for channel in [Channel::Out, Channel::Err] {
+        for channel in [OutputChannel::Out, OutputChannel::Err] {
             let mut line = self.line(channel);
             if !line.is_empty() {
                 self.log(channel, &line);
@@ -197,7 +197,7 @@ impl Output {
         }
     }
 
-    fn write(&self, channel: Channel, bytes: &[u8]) {
+    fn write(&self, channel: OutputChannel, bytes: &[u8]) {
         let mut line = self.line(channel);
         for part in bytes.split_inclusive(|byte| *byte == b'\n') {
             let (mut part, ends) = match part.strip_suffix(b"\n") {
@@ -225,7 +225,7 @@ impl Output {
         }
     }
 
-    fn log(&self, channel: Channel, line: &[u8]) {
+    fn log(&self, channel: OutputChannel, line: &[u8]) {
         let (now, bytes) = (Instant::now(), line.len() + LINE_BYTES_MORE);
         let is_admitted = self.rate.admit(bytes, now) && self.app.rate.admit(bytes, now);
         if !is_admitted {
@@ -252,12 +252,12 @@ impl Output {
             room.as_ref().map(display),
         );
         match channel {
-            Channel::Out => tracing::info!(target: "app", connection, room, route, "{text}"),
-            Channel::Err => tracing::warn!(target: "app", connection, room, route, "{text}"),
+            OutputChannel::Out => tracing::info!(target: "app", connection, room, route, "{text}"),
+            OutputChannel::Err => tracing::warn!(target: "app", connection, room, route, "{text}"),
         }
     }
 
-    fn line(&self, channel: Channel) -> std::sync::MutexGuard<'_, Vec<u8>> {
+    fn line(&self, channel: OutputChannel) -> std::sync::MutexGuard<'_, Vec<u8>> {
         self.lines[channel as usize]
             .lock()
             .expect("nothing panics while it holds a line")
@@ -296,12 +296,12 @@ fn text(line: &[u8]) -> String {
 /// One channel of an instance's output, as WASI wants it.
 #[derive(Clone)]
 pub(crate) struct GuestOutput {
-    channel: Channel,
+    channel: OutputChannel,
     output: Arc<Output>,
 }
 
 impl GuestOutput {
-    pub(crate) fn new(channel: Channel, output: &Arc<Output>) -> GuestOutput {
+    pub(crate) fn new(channel: OutputChannel, output: &Arc<Output>) -> GuestOutput {
         GuestOutput {
             channel,
             output: output.clone(),

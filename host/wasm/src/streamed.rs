@@ -1,7 +1,7 @@
 //! One streamed request to one instance, whichever `wasi:http` it is of: its head, and what goes on after it.
 
 use crate::{
-    body::{CallEnd, Origin, Outgoing, Reader, RemainingWork},
+    body::{AnswerContext, CallEnd, OutgoingBody, Reader, RemainingWork},
     pool::Pool,
 };
 use http::{HeaderMap, header::CONTENT_LENGTH};
@@ -15,16 +15,16 @@ use tidegate_hub::{Fault, Request, StreamingResponse};
 use tokio::{sync::oneshot, time::timeout};
 use wasmtime_wasi_http::WasiBody;
 
-/// Answer of the guest, or the error of its `wasi:http`.
-pub(crate) type Answer<E> = Result<http::Response<WasiBody>, E>;
+/// Response of the guest, or the error of its `wasi:http`.
+pub(crate) type GuestResponse<E> = Result<http::Response<WasiBody>, E>;
 
 /// Ready when the guest has given the head of its answer; until then the guest runs in the caller's own task, and is
 /// given up with it. Dropping the answer's body makes the guest's next write fail.
 pub(crate) async fn begin<E: Debug>(
     pool: &Pool,
     mut call: RemainingWork,
-    answered: oneshot::Receiver<Answer<E>>,
-    origin: Origin,
+    answered: oneshot::Receiver<GuestResponse<E>>,
+    origin: AnswerContext,
 ) -> Result<StreamingResponse, Fault> {
     let (mut awaited, mut ended) = (Some(answered), None);
     let head = poll_fn(|cx| {
@@ -49,7 +49,7 @@ pub(crate) async fn begin<E: Debug>(
         Err(_) => Err(Fault::Wall),
         Ok(Some(Ok(response))) => {
             let (parts, body) = response.into_parts();
-            let outgoing = Outgoing::new(body, parts.status, promised(&parts.headers)?, origin);
+            let outgoing = OutgoingBody::new(body, parts.status, promised(&parts.headers)?, origin);
             let outgoing = match ended {
                 None => outgoing.with_rest(call),
                 Some(ended) => outgoing.settle(ended),

@@ -39,7 +39,7 @@ use std::{
 };
 use tidegate_edge::{Hosts, Pages};
 use tidegate_routing::Router;
-use tidegate_wasm::Loaded;
+use tidegate_wasm::LoadedApp;
 use tokio::{
     sync::{
         mpsc::{UnboundedReceiver, unbounded_channel},
@@ -259,7 +259,7 @@ async fn build_first(
     project: &ProjectWatch,
     config: &Config,
     events: &mut SessionEvents,
-) -> Result<(Loaded, Router), CommandError> {
+) -> Result<(LoadedApp, Router), CommandError> {
     loop {
         if project.build().await.is_ok() {
             match assemble::load(project.cargo.artifact(), config.app.clone()).await {

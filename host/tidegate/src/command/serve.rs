@@ -22,7 +22,7 @@ use std::{
 };
 use tidegate_edge::Hosts;
 use tidegate_routing::Router;
-use tidegate_wasm::{Compiled, Loaded};
+use tidegate_wasm::{Compilation, LoadedApp};
 use tokio::{runtime::Handle, sync::mpsc::Receiver};
 
 /// Serves until SIGINT or SIGTERM, then drains. Each SIGHUP loads the app's file again.
@@ -47,7 +47,7 @@ pub(crate) fn run(args: &ServeArgs, format: LogFormat) -> Result<(), CommandErro
 pub(crate) struct Serving {
     app: PathBuf,
     config: Config,
-    compiled: Compiled,
+    compiled: Compilation,
     deployment: Arc<Deployment>,
     listeners: Vec<TcpListener>,
     workers: Vec<Handle>,
@@ -60,7 +60,7 @@ impl Serving {
     pub(crate) async fn open(
         app: &Path,
         config: &Config,
-        loaded: Loaded,
+        loaded: LoadedApp,
         router: Router,
         signals: Signals,
     ) -> Result<Serving, CommandError> {

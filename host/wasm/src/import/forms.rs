@@ -2,7 +2,7 @@
 
 use crate::{
     bindings::tidegate::app::forms::{Field, FormError, Host, HostForm},
-    form::Form,
+    form::FormResource,
     state::State,
 };
 use tidegate_hub::page;
@@ -11,11 +11,14 @@ use wasmtime::{Result, component::Resource};
 impl Host for State {}
 
 impl HostForm for State {
-    fn json(&mut self, form: Resource<Form>) -> Result<Option<String>> {
+    fn json(&mut self, form: Resource<FormResource>) -> Result<Option<String>> {
         Ok(self.table.get(&form)?.0.json().map(str::to_owned))
     }
 
-    async fn next(&mut self, form: Resource<Form>) -> Result<Result<Option<Field>, FormError>> {
+    async fn next(
+        &mut self,
+        form: Resource<FormResource>,
+    ) -> Result<Result<Option<Field>, FormError>> {
         let next = self.table.get_mut(&form)?.0.next().await;
         let field = |page::Field {
                          name,
@@ -29,12 +32,15 @@ impl HostForm for State {
         Ok(next.map(|next| next.map(field)).map_err(Into::into))
     }
 
-    async fn read(&mut self, form: Resource<Form>) -> Result<Result<Option<Vec<u8>>, FormError>> {
+    async fn read(
+        &mut self,
+        form: Resource<FormResource>,
+    ) -> Result<Result<Option<Vec<u8>>, FormError>> {
         let piece = self.table.get_mut(&form)?.0.read().await;
         Ok(piece.map(|piece| piece.map(Into::into)).map_err(Into::into))
     }
 
-    fn drop(&mut self, form: Resource<Form>) -> Result<()> {
+    fn drop(&mut self, form: Resource<FormResource>) -> Result<()> {
         self.table.delete(form)?;
         Ok(())
     }

@@ -2,7 +2,7 @@
 
 use super::{
     connect::{CONNECT_WITHIN, ConnectError, Connector},
-    destination::Destination,
+    destination::OutboundDestination,
 };
 use crate::host_body;
 use bytes::Bytes;
@@ -56,7 +56,7 @@ pub(super) struct Bounds {
 }
 
 pub(super) struct HttpClient {
-    client: Client<Deadline, RequestBody>,
+    client: Client<Deadline, OutboundBody>,
     bounds: Bounds,
     permits: Arc<Semaphore>,
 }
@@ -93,12 +93,12 @@ impl HttpClient {
     /// Sends a request to a destination that was granted. The response's body is bounded in bytes and in time without progress.
     pub(super) async fn send(
         &self,
-        destination: &Destination,
+        destination: &OutboundDestination,
         request: Request<WasiBody>,
         options: Option<RequestOptions>,
-    ) -> Result<Response<WasiBody>, Failure> {
+    ) -> Result<Response<WasiBody>, SendFailure> {
         if request.method() == Method::CONNECT {
-            return Err(Failure::Other(Error::HttpRequestMethodInvalid));
+            return Err(SendFailure::Other(Error::HttpRequestMethodInvalid));
         }
         let shorter =
             |asked: Option<Duration>, max: Duration| asked.map_or(max, |asked| asked.min(max));
@@ -117,10 +117,10 @@ impl HttpClient {
 
         let permit = timeout(connect, self.permits.clone().acquire_owned()).await;
         let Ok(Ok(permit)) = permit else {
-            return Err(Failure::Other(Error::ConnectionLimitReached));
+            return Err(SendFailure::Other(Error::ConnectionLimitReached));
         };
         let sent = Arc::new(AtomicBool::new(false));
-        let request = prepared(destination, request)?.map(|body| RequestBody {
+        let request = prepared(destination, request)?.map(|body| OutboundBody {
             body,
             moved: sent.clone(),
         });
@@ -128,10 +128,10 @@ impl HttpClient {
         let mut patience = connect + first_byte;
         let response = loop {
             match timeout(patience, &mut response).await {
-                Ok(outcome) => break outcome.map_err(|error| Failure::of(&error))?,
+                Ok(outcome) => break outcome.map_err(|error| SendFailure::of(&error))?,
                 // The request's body is still being sent: the response is owed from its end on.
                 Err(_) if sent.swap(false, Relaxed) => patience = first_byte,
-                Err(_) => return Err(Failure::Other(Error::HttpResponseTimeout)),
+                Err(_) => return Err(SendFailure::Other(Error::HttpResponseTimeout)),
             }
         };
         let left = self.bounds.body_bytes_max;
@@ -153,15 +153,15 @@ impl HttpClient {
     }
 }
 
-/// The request for exactly this destination. A `Host` of the guest's own would name another one.
+/// The request for exactly this destination. A `DestinationHost` of the guest's own would name another one.
 fn prepared(
-    destination: &Destination,
+    destination: &OutboundDestination,
     request: Request<WasiBody>,
-) -> Result<Request<WasiBody>, Failure> {
+) -> Result<Request<WasiBody>, SendFailure> {
     let (mut parts, body) = request.into_parts();
     let authority = destination.authority();
     let host = HeaderValue::from_str(&authority)
-        .map_err(|_| Failure::Other(Error::HttpRequestUriInvalid))?;
+        .map_err(|_| SendFailure::Other(Error::HttpRequestUriInvalid))?;
     parts.headers.insert(HOST, host);
     parts.version = http::Version::HTTP_11;
     let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
@@ -171,7 +171,7 @@ fn prepared(
         .authority(authority)
         .path_and_query(path)
         .build();
-    parts.uri = uri.map_err(|_| Failure::Other(Error::HttpRequestUriInvalid))?;
+    parts.uri = uri.map_err(|_| SendFailure::Other(Error::HttpRequestUriInvalid))?;
     Ok(Request::from_parts(parts, body))
 }
 
@@ -194,13 +194,13 @@ fn tls(extra_roots: &[CertificateDer<'static>]) -> ClientConfig {
 #[derive(Clone)]
 struct Deadline(HttpsConnector<Connector>);
 
-type Connection = <HttpsConnector<Connector> as Service<Uri>>::Response;
+type ClientStream = <HttpsConnector<Connector> as Service<Uri>>::Response;
 type BoxError = Box<dyn StdError + Send + Sync>;
 
 impl Service<Uri> for Deadline {
-    type Response = Connection;
+    type Response = ClientStream;
     type Error = BoxError;
-    type Future = Pin<Box<dyn Future<Output = Result<Connection, BoxError>> + Send>>;
+    type Future = Pin<Box<dyn Future<Output = Result<ClientStream, BoxError>> + Send>>;
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         self.0.poll_ready(cx)
@@ -217,12 +217,12 @@ impl Service<Uri> for Deadline {
 }
 
 /// A request's body, which notes that it moves.
-struct RequestBody {
+struct OutboundBody {
     body: WasiBody,
     moved: Arc<AtomicBool>,
 }
 
-impl Body for RequestBody {
+impl Body for OutboundBody {
     type Data = Bytes;
     type Error = Error;
 
@@ -296,20 +296,20 @@ impl Body for ResponseBody {
 }
 
 /// Why a request has no response.
-pub(super) enum Failure {
+pub(super) enum SendFailure {
     /// The connector refused, which the operator should read.
     Refused(String, Error),
     /// Anything else.
     Other(Error),
 }
 
-impl Failure {
-    fn of(error: &legacy::Error) -> Failure {
+impl SendFailure {
+    fn of(error: &legacy::Error) -> SendFailure {
         if let Some(error) = find::<ConnectError>(error) {
-            return Failure::of_connect(error);
+            return SendFailure::of_connect(error);
         }
         if let Some(error) = find::<rustls::Error>(error) {
-            return Failure::Other(match error {
+            return SendFailure::Other(match error {
                 rustls::Error::InvalidCertificate(_) => Error::TlsCertificateError,
                 rustls::Error::AlertReceived(alert) => Error::TlsAlertReceived {
                     alert_id: Some(u8::from(*alert)),
@@ -318,30 +318,30 @@ impl Failure {
                 _ => Error::TlsProtocolError,
             });
         }
-        Failure::Other(match find::<io::Error>(error).map(io::Error::kind) {
+        SendFailure::Other(match find::<io::Error>(error).map(io::Error::kind) {
             Some(_) if error.is_connect() => Error::DestinationUnavailable,
             Some(_) => Error::ConnectionTerminated,
             None => Error::HttpProtocolError,
         })
     }
 
-    fn of_connect(error: &ConnectError) -> Failure {
-        let refused = |code| Failure::Refused(error.to_string(), code);
+    fn of_connect(error: &ConnectError) -> SendFailure {
+        let refused = |code| SendFailure::Refused(error.to_string(), code);
         match error {
             ConnectError::NotGranted => refused(Error::HttpRequestDenied),
             ConnectError::Prohibited(_) | ConnectError::Own(_) => {
                 refused(Error::DestinationIpProhibited)
             }
-            ConnectError::NotFound => Failure::Other(Error::DestinationNotFound),
-            ConnectError::Lookup(_) => Failure::Other(Error::DnsError {
+            ConnectError::NotFound => SendFailure::Other(Error::DestinationNotFound),
+            ConnectError::Lookup(_) => SendFailure::Other(Error::DnsError {
                 rcode: None,
                 info_code: None,
             }),
             ConnectError::Connect(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
-                Failure::Other(Error::ConnectionRefused)
+                SendFailure::Other(Error::ConnectionRefused)
             }
-            ConnectError::Connect(_) => Failure::Other(Error::DestinationUnavailable),
-            ConnectError::TimedOut => Failure::Other(Error::ConnectionTimeout),
+            ConnectError::Connect(_) => SendFailure::Other(Error::DestinationUnavailable),
+            ConnectError::TimedOut => SendFailure::Other(Error::ConnectionTimeout),
         }
     }
 }

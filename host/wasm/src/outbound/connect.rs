@@ -5,7 +5,7 @@
 use super::{
     Grant,
     address::{is_host, is_public},
-    destination::{Destination, Host},
+    destination::{DestinationHost, OutboundDestination},
 };
 use hyper_util::rt::TokioIo;
 use std::{
@@ -28,18 +28,18 @@ pub(super) const CONNECT_WITHIN: Duration = Duration::from_secs(10);
 /// Addresses of one name that are tried.
 const ADDRESSES_MAX: usize = 8;
 
-type Work<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+type PendingWork<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// Looks names up. One implementation asks the system, the other is a script of tests.
 pub(super) trait Resolve: Send + Sync + 'static {
-    fn resolve(&self, name: String) -> Work<io::Result<Vec<IpAddr>>>;
+    fn resolve(&self, name: String) -> PendingWork<io::Result<Vec<IpAddr>>>;
 }
 
 /// The system's resolver.
 pub(super) struct SystemResolver;
 
 impl Resolve for SystemResolver {
-    fn resolve(&self, name: String) -> Work<io::Result<Vec<IpAddr>>> {
+    fn resolve(&self, name: String) -> PendingWork<io::Result<Vec<IpAddr>>> {
         Box::pin(async move {
             Ok(lookup_host((name, 0))
                 .await?
@@ -110,12 +110,12 @@ impl Connector {
         }))
     }
 
-    pub(super) fn is_granted(&self, destination: &Destination) -> bool {
+    pub(super) fn is_granted(&self, destination: &OutboundDestination) -> bool {
         self.0.grant(destination).is_some()
     }
 
     async fn connect(self, uri: http::Uri) -> Result<TcpStream, ConnectError> {
-        let destination = Destination::of(&uri).ok_or(ConnectError::NotGranted)?;
+        let destination = OutboundDestination::of(&uri).ok_or(ConnectError::NotGranted)?;
         let deadline = Instant::now() + CONNECT_WITHIN;
         let addresses = timeout_at(deadline, self.0.addresses(&destination))
             .await
@@ -139,16 +139,19 @@ impl Connector {
 }
 
 impl Rules {
-    fn grant(&self, destination: &Destination) -> Option<&Grant> {
+    fn grant(&self, destination: &OutboundDestination) -> Option<&Grant> {
         self.grants.iter().find(|grant| grant.is_for(destination))
     }
 
     /// The addresses that a connection may go to: at least one.
-    async fn addresses(&self, destination: &Destination) -> Result<Vec<IpAddr>, ConnectError> {
+    async fn addresses(
+        &self,
+        destination: &OutboundDestination,
+    ) -> Result<Vec<IpAddr>, ConnectError> {
         let grant = self.grant(destination).ok_or(ConnectError::NotGranted)?;
         let found = match destination.host() {
-            Host::Address(address) => vec![*address],
-            Host::Name(name) => self
+            DestinationHost::Address(address) => vec![*address],
+            DestinationHost::Name(name) => self
                 .resolver
                 .resolve(name.clone())
                 .await
@@ -176,7 +179,7 @@ impl Rules {
 impl Service<http::Uri> for Connector {
     type Response = TokioIo<TcpStream>;
     type Error = ConnectError;
-    type Future = Work<Result<TokioIo<TcpStream>, ConnectError>>;
+    type Future = PendingWork<Result<TokioIo<TcpStream>, ConnectError>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), ConnectError>> {
         Poll::Ready(Ok(()))
@@ -233,7 +236,7 @@ mod tests {
     }
 
     impl Resolve for Script {
-        fn resolve(&self, _: String) -> Work<io::Result<Vec<IpAddr>>> {
+        fn resolve(&self, _: String) -> PendingWork<io::Result<Vec<IpAddr>>> {
             let answer = self
                 .0
                 .lock()
@@ -260,7 +263,7 @@ mod tests {
                 .collect(),
         );
         let Connector(rules) = Connector::new(grants, own_addresses, Script::new(script));
-        let Some(destination) = uri.parse().ok().as_ref().and_then(Destination::of) else {
+        let Some(destination) = uri.parse().ok().as_ref().and_then(OutboundDestination::of) else {
             return "no destination".into();
         };
         match rules.addresses(&destination).await {

@@ -5,21 +5,21 @@ use std::{fmt, net::IpAddr};
 /// A host that an app may send requests to, over one scheme and one port.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Grant {
-    destination: Destination,
+    destination: OutboundDestination,
     private: bool,
 }
 
 /// Scheme, host and port of a request's target.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Destination {
+pub(super) struct OutboundDestination {
     https: bool,
-    host: Host,
+    host: DestinationHost,
     port: u16,
 }
 
 /// A host as it stands in a target. Names are compared as text: one that only looks like an address, such as `0x7f.1`, is a name.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Host {
+pub(super) enum DestinationHost {
     /// In lower case.
     Name(String),
     /// In canonical form: no IPv4 inside IPv6.
@@ -62,7 +62,7 @@ impl Grant {
         {
             return Err(wrong());
         }
-        let destination = Destination::of(&uri).ok_or_else(wrong)?;
+        let destination = OutboundDestination::of(&uri).ok_or_else(wrong)?;
         Ok(Grant {
             destination,
             private,
@@ -71,10 +71,10 @@ impl Grant {
 
     /// True if the name may lead to addresses that are not public.
     pub(super) fn is_private(&self) -> bool {
-        self.private || matches!(self.destination.host, Host::Address(_))
+        self.private || matches!(self.destination.host, DestinationHost::Address(_))
     }
 
-    pub(super) fn is_for(&self, destination: &Destination) -> bool {
+    pub(super) fn is_for(&self, destination: &OutboundDestination) -> bool {
         self.destination == *destination
     }
 }
@@ -86,10 +86,10 @@ impl fmt::Display for Grant {
     }
 }
 
-impl Destination {
+impl OutboundDestination {
     /// The destination of an absolute URI; none if the scheme is neither `http` nor `https`, or if the authority is anything but a
     /// host and a valid port: user information, an empty or too large port, brackets around no IPv6 address.
-    pub(super) fn of(uri: &http::Uri) -> Option<Destination> {
+    pub(super) fn of(uri: &http::Uri) -> Option<OutboundDestination> {
         let https = match uri.scheme_str()? {
             "https" => true,
             "http" => false,
@@ -104,14 +104,14 @@ impl Destination {
                 .parse()
                 .ok()?,
         };
-        Some(Destination {
+        Some(OutboundDestination {
             https,
-            host: Host::parse(authority.host())?,
+            host: DestinationHost::parse(authority.host())?,
             port,
         })
     }
 
-    pub(super) fn host(&self) -> &Host {
+    pub(super) fn host(&self) -> &DestinationHost {
         &self.host
     }
 
@@ -132,34 +132,34 @@ fn default_port(https: bool) -> u16 {
     if https { 443 } else { 80 }
 }
 
-impl fmt::Display for Destination {
+impl fmt::Display for OutboundDestination {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scheme = if self.https { "https" } else { "http" };
         write!(f, "{scheme}://{}:{}", self.host, self.port)
     }
 }
 
-impl Host {
-    fn parse(text: &str) -> Option<Host> {
+impl DestinationHost {
+    fn parse(text: &str) -> Option<DestinationHost> {
         if let Some(rest) = text.strip_prefix('[') {
             let address: IpAddr = rest.strip_suffix(']')?.parse().ok()?;
             return address
                 .is_ipv6()
-                .then(|| Host::Address(address.to_canonical()));
+                .then(|| DestinationHost::Address(address.to_canonical()));
         }
         match text.parse() {
-            Ok(address) => Some(Host::Address(address)),
-            Err(_) => (!text.is_empty()).then(|| Host::Name(text.to_ascii_lowercase())),
+            Ok(address) => Some(DestinationHost::Address(address)),
+            Err(_) => (!text.is_empty()).then(|| DestinationHost::Name(text.to_ascii_lowercase())),
         }
     }
 }
 
-impl fmt::Display for Host {
+impl fmt::Display for DestinationHost {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Host::Name(name) => f.write_str(name),
-            Host::Address(IpAddr::V4(v4)) => v4.fmt(f),
-            Host::Address(IpAddr::V6(v6)) => write!(f, "[{v6}]"),
+            DestinationHost::Name(name) => f.write_str(name),
+            DestinationHost::Address(IpAddr::V4(v4)) => v4.fmt(f),
+            DestinationHost::Address(IpAddr::V6(v6)) => write!(f, "[{v6}]"),
         }
     }
 }
