@@ -414,14 +414,12 @@ impl<'a> Range<'a> {
             self.end.map(str::to_owned),
         );
         while left > 0 {
-            let limit = u32::try_from(left).unwrap_or(u32::MAX);
-            let page = world::room_entries(
-                self.prefix,
-                start.as_deref(),
-                end.as_deref(),
-                self.reverse,
-                limit,
-            );
+            let page = world::room_entries(Range {
+                start: start.as_deref(),
+                end: end.as_deref(),
+                limit: left,
+                ..self
+            });
             let Some((last, _)) = page.last() else { return };
             match self.reverse {
                 true => end = Some(last.clone()),

@@ -4,6 +4,7 @@
 mod exports;
 mod form;
 mod io;
+mod pages;
 mod room;
 
 use crate::{

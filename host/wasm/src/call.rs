@@ -10,10 +10,11 @@ use crate::{
         CloseParams, HandleParams, LoadParams, MessageRef, MessagesParams, NextParams, OpenParams,
         RenderParams, RequestRef, SubscribeParams, UpgradeParams, WakeParams,
     },
+    exports::shortened,
     fault::fault,
     form::FormResource,
     meter, pages,
-    pool::{GuestInstance, shortened},
+    pool::GuestInstance,
     stdio::EventContext,
 };
 use bytes::Bytes;

@@ -1,12 +1,14 @@
 //! The app as the hub sees it: each event is a call of an export on an idle instance, in the task that has the event.
 
 use crate::{
-    http02, http03,
-    instances::Use,
+    http02::Http02,
+    http03::Http03,
     pages,
+    permits::Use,
     pool::{GuestInstance, Pool},
     room::RoomGuest,
     stdio::EventContext,
+    streamed,
 };
 use bytes::Bytes;
 use std::{pin::Pin, sync::Arc};
@@ -96,26 +98,13 @@ impl App for Guest {
     fn stream<'a>(&'a self, request: &'a Request, body: Body) -> Call<'a, StreamingResponse> {
         self.hub.counters().guest_calls.add(1);
         Box::pin(async move {
+            let app = (&self.pool, &self.hub);
             let outcome = match self.pool.interfaces().handler {
                 Some(_) => {
-                    http03::stream(
-                        (&self.pool, &self.hub),
-                        request,
-                        body,
-                        self.stream,
-                        self.reuse,
-                    )
-                    .await
+                    streamed::stream::<Http03>(app, request, body, self.stream, self.reuse).await
                 }
                 None => {
-                    http02::stream(
-                        (&self.pool, &self.hub),
-                        request,
-                        body,
-                        self.stream,
-                        self.reuse,
-                    )
-                    .await
+                    streamed::stream::<Http02>(app, request, body, self.stream, self.reuse).await
                 }
             };
             // An answer that breaks the contract is counted by the caller that checks it, as on every

@@ -1,25 +1,16 @@
-//! `wasi:http/handler` 0.3: one streamed request to one instance, as with 0.2.
+//! `wasi:http/handler` 0.3.
 //!
-//! An instance never serves two requests side by side: a request that waits in a blocking import has the whole instance, and would
-//! hold up every other. The call ends when no task of the guest is left, so the work that a guest does after its answer is part of
-//! it, and is bounded where the answer's body is read (`body.rs`).
+//! The call ends when no task of the guest is left, so the work that a guest does after its answer is part of it, and is bounded
+//! where the answer's body is read (`body.rs`).
 
 use crate::{
-    body::{AnswerContext, CallEnd, IncomingBody},
-    fault::fault,
-    instances::Use,
-    meter,
-    pool::Pool,
+    body::IncomingBody,
+    pool::{GuestInstance, Pool},
     state::State,
-    stdio::EventContext,
-    streamed::{self, GuestResponse},
+    streamed::{GuestResponse, HttpVersion},
 };
 use http::{HeaderMap, HeaderValue, header::CONTENT_LENGTH};
-use std::{
-    future::{Future, poll_fn},
-    sync::Arc,
-};
-use tidegate_hub::{Body, Fault, Hub, Request, StreamingResponse};
+use std::future::{Future, poll_fn};
 use tokio::sync::oneshot;
 use wasmtime::{AsContextMut, component::Accessor};
 use wasmtime_wasi_http::{
@@ -30,53 +21,17 @@ use wasmtime_wasi_http::{
     },
 };
 
-/// See [`streamed::begin`].
-pub(crate) async fn stream(
-    (pool, hub): (&Arc<Pool>, &Arc<Hub>),
-    head: &Request,
-    body: Body,
-    of: Use,
-    reuse: bool,
-) -> Result<StreamingResponse, Fault> {
-    let (answer, answered) = oneshot::channel();
-    let (route, request) = (
-        head.route,
-        streamed::head(head)?.map(|()| IncomingBody::new(body)),
-    );
-    let origin = AnswerContext::new(pool, hub, head, request.body().cut_off());
-    streamed::begin(
-        pool,
-        Box::pin(run(pool.clone(), (of, reuse), route, request, answer)),
-        answered,
-        origin,
-    )
-    .await
-}
+pub(crate) struct Http03;
 
-async fn run(
-    pool: Arc<Pool>,
-    (of, reuse): (Use, bool),
-    route: u32,
-    request: http::Request<IncomingBody>,
-    answer: oneshot::Sender<GuestResponse<ErrorCode>>,
-) -> CallEnd {
-    let taken = if reuse {
-        pool.take(of).await
-    } else {
-        pool.take_fresh(of).await
-    };
-    let mut taken = match taken {
-        Ok(taken) => taken,
-        Err(fault) => return CallEnd::without_instance(fault),
-    };
-    let instance = &mut taken.instance;
-    let clock = instance.begin_stream();
-    let about = EventContext {
-        route: Some(route),
-        ..EventContext::default()
-    };
-    let call = async {
-        instance.store.data_mut().set_about(about);
+impl HttpVersion for Http03 {
+    type Error = ErrorCode;
+
+    async fn handle(
+        pool: &Pool,
+        instance: &mut GuestInstance,
+        request: http::Request<IncomingBody>,
+        answer: oneshot::Sender<GuestResponse<ErrorCode>>,
+    ) -> wasmtime::Result<()> {
         let service = ServiceIndices::new(pool.pre())?.load(&mut instance.store, &instance.raw)?;
         let (request, sent) =
             p3::Request::from_http(instance.store.data_mut().http().hooks, request);
@@ -90,13 +45,6 @@ async fn run(
             wasmtime::error::Ok(())
         };
         instance.store.run_concurrent(handle).await.flatten()
-    };
-    let outcome = meter::stream(&clock, call)
-        .await
-        .map_err(|error| fault(&error, &taken.instance.store));
-    CallEnd {
-        outcome,
-        instance: Some((taken, reuse)),
     }
 }
 

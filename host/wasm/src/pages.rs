@@ -3,7 +3,7 @@
 use crate::{
     bindings::{exports::tidegate::app::pages as wit, tidegate::app::types},
     form::FormResource,
-    instances::Use,
+    permits::Use,
     pool::{GuestInstance, Pool, PooledInstance},
     stdio::EventContext,
 };

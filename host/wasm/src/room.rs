@@ -1,7 +1,7 @@
 //! An instance that stands for one room: it has it to itself, and its events act for the room's transaction.
 
 use crate::{
-    instances::{Permit, Use},
+    permits::{Permit, Use},
     pool::{GuestInstance, Pool},
     stdio::EventContext,
 };

@@ -1,26 +1,96 @@
-//! One streamed request to one instance, whichever `wasi:http` it is of: its head, and what goes on after it.
+//! One streamed request of `wasi:http` to one instance: its head, and the guest's call, which goes on while the answer streams.
+//!
+//! An instance never serves two requests side by side: a request that waits in a blocking import has the whole instance, and would
+//! hold up every other one.
 
 use crate::{
-    body::{AnswerContext, CallEnd, OutgoingBody, Reader, RemainingWork},
-    pool::Pool,
+    body::{AnswerContext, CallEnd, IncomingBody, OutgoingBody, Reader, RemainingWork},
+    fault::fault,
+    meter,
+    permits::Use,
+    pool::{GuestInstance, Pool},
+    stdio::EventContext,
 };
 use http::{HeaderMap, header::CONTENT_LENGTH};
 use std::{
     fmt::Debug,
-    future::{Future as _, poll_fn},
+    future::{Future, poll_fn},
     pin::Pin,
+    sync::Arc,
     task::Poll,
 };
-use tidegate_hub::{Fault, Request, StreamingResponse};
+use tidegate_hub::{Body, Fault, Hub, Request, StreamingResponse};
 use tokio::{sync::oneshot, time::timeout};
 use wasmtime_wasi_http::WasiBody;
 
 /// Response of the guest, or the error of its `wasi:http`.
 pub(crate) type GuestResponse<E> = Result<http::Response<WasiBody>, E>;
 
-/// Ready when the guest has given the head of its answer; until then the guest runs in the caller's own task, and is
-/// given up with it. Dropping the answer's body makes the guest's next write fail.
-pub(crate) async fn begin<E: Debug>(
+/// A version of `wasi:http`: how a guest's handler is called.
+pub(crate) trait HttpVersion: 'static {
+    /// Error that the guest may return instead of a response.
+    type Error: Debug + Send + 'static;
+
+    /// Calls the handler. Sends the head of its response to `answer`, and ends with the call.
+    fn handle(
+        pool: &Pool,
+        instance: &mut GuestInstance,
+        request: http::Request<IncomingBody>,
+        answer: oneshot::Sender<GuestResponse<Self::Error>>,
+    ) -> impl Future<Output = wasmtime::Result<()>> + Send;
+}
+
+/// Runs a request. Returns the head of the response; its body is still to come. If `reuse` is false, the request gets an instance
+/// that was not used before, and no later request gets it.
+pub(crate) async fn stream<V: HttpVersion>(
+    (pool, hub): (&Arc<Pool>, &Arc<Hub>),
+    head: &Request,
+    body: Body,
+    of: Use,
+    reuse: bool,
+) -> Result<StreamingResponse, Fault> {
+    let (answer, answered) = oneshot::channel();
+    let request = self::head(head)?.map(|()| IncomingBody::new(body));
+    let context = AnswerContext::new(pool, hub, head, request.body().cut_off());
+    let call = run::<V>(pool.clone(), (of, reuse), head.route, request, answer);
+    begin(pool, Box::pin(call), answered, context).await
+}
+
+async fn run<V: HttpVersion>(
+    pool: Arc<Pool>,
+    (of, reuse): (Use, bool),
+    route: u32,
+    request: http::Request<IncomingBody>,
+    answer: oneshot::Sender<GuestResponse<V::Error>>,
+) -> CallEnd {
+    let taken = if reuse {
+        pool.take(of).await
+    } else {
+        pool.take_fresh(of).await
+    };
+    let mut taken = match taken {
+        Ok(taken) => taken,
+        Err(fault) => return CallEnd::without_instance(fault),
+    };
+    let instance = &mut taken.instance;
+    let clock = instance.begin_stream();
+    instance.store.data_mut().set_about(EventContext {
+        route: Some(route),
+        ..EventContext::default()
+    });
+    let call = V::handle(&pool, instance, request, answer);
+    let outcome = meter::stream(&clock, call)
+        .await
+        .map_err(|error| fault(&error, &taken.instance.store));
+    CallEnd {
+        outcome,
+        instance: Some((taken, reuse)),
+    }
+}
+
+/// Ends when the guest has returned the head of its answer. Until then the guest runs in the caller's own task, and is dropped with
+/// it. Dropping the answer's body makes the guest's next write fail.
+async fn begin<E: Debug>(
     pool: &Pool,
     mut call: RemainingWork,
     answered: oneshot::Receiver<GuestResponse<E>>,
@@ -35,7 +105,7 @@ pub(crate) async fn begin<E: Debug>(
         }
         match awaited.as_mut().map(|answered| Pin::new(answered).poll(cx)) {
             Some(Poll::Ready(Ok(answer))) => return Poll::Ready(Some(answer)),
-            // Thrown away by the guest: its end is awaited, and says why.
+            // The guest dropped it: the end of its call says why.
             Some(Poll::Ready(Err(_))) => awaited = None,
             Some(Poll::Pending) | None => {}
         }
@@ -75,7 +145,7 @@ pub(crate) async fn begin<E: Debug>(
     }
 }
 
-/// The length that the head of an answer has for its body.
+/// Returns the length of the body by the head of an answer.
 fn promised(headers: &HeaderMap) -> Result<Option<u64>, Fault> {
     let Some(value) = headers.get(CONTENT_LENGTH) else {
         return Ok(None);
@@ -97,8 +167,8 @@ fn promised(headers: &HeaderMap) -> Result<Option<u64>, Fault> {
     }
 }
 
-/// The request's head in the words of the `http` crate.
-pub(crate) fn head(request: &Request) -> Result<http::Request<()>, Fault> {
+/// Converts the head of a request into a value of the crate `http`.
+fn head(request: &Request) -> Result<http::Request<()>, Fault> {
     let authority = if request.authority.is_empty() {
         "localhost"
     } else {

@@ -13,16 +13,12 @@ impl Form {
     }
 
     pub(crate) async fn next(&mut self) -> Result<Option<Field>> {
-        let field = |forms::Field {
-                         name,
-                         filename,
-                         content_type,
-                     }| Field {
-            name,
-            filename,
-            content_type,
-        };
-        Ok(self.0.next().map_err(error)?.map(field))
+        let next = self.0.next().map_err(error)?;
+        Ok(next.map(|field| Field {
+            name: field.name,
+            filename: field.filename,
+            content_type: field.content_type,
+        }))
     }
 
     pub(crate) async fn read(&mut self) -> Result<Option<Vec<u8>>> {

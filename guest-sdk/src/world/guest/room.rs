@@ -2,7 +2,7 @@
 
 use super::{position, published, start_point};
 use crate::{
-    CallError, LimitError, Position, Publication, StartPoint, StorageError,
+    CallError, LimitError, Position, Publication, Range, StartPoint, StorageError,
     bindings::tidegate::app::{room, rooms, websockets::Connection},
 };
 use std::time::SystemTime;
@@ -28,20 +28,14 @@ pub(crate) fn room_clear() {
     room::clear();
 }
 
-pub(crate) fn room_entries(
-    prefix: &str,
-    start: Option<&str>,
-    end: Option<&str>,
-    reverse: bool,
-    limit: u32,
-) -> Vec<(String, Vec<u8>)> {
+pub(crate) fn room_entries(range: Range<'_>) -> Vec<(String, Vec<u8>)> {
     let owned = |bound: Option<&str>| bound.map(str::to_owned);
     room::entries(&room::Range {
-        prefix: prefix.to_owned(),
-        start: owned(start),
-        end: owned(end),
-        reverse,
-        limit: Some(limit),
+        prefix: range.prefix.to_owned(),
+        start: owned(range.start),
+        end: owned(range.end),
+        reverse: range.reverse,
+        limit: Some(range.limit.try_into().unwrap_or(u32::MAX)),
     })
 }
 

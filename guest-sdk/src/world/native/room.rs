@@ -1,8 +1,8 @@
 //! The functions of a room's handlers, natively: the hub's transaction of the room, and the clock
 //! of the test.
 
-use super::{position, published, scope, start_point};
-use crate::{CallError, LimitError, Position, Publication, StartPoint, StorageError};
+use super::{limit_error, position, published, scope, start_point};
+use crate::{CallError, LimitError, Position, Publication, Range, StartPoint, StorageError};
 use std::{
     cell::{Cell, RefCell},
     pin::pin,
@@ -61,15 +61,15 @@ pub(crate) fn room_clear() {
     transaction().clear().expect(FAILED);
 }
 
-pub(crate) fn room_entries(
-    prefix: &str,
-    start: Option<&str>,
-    end: Option<&str>,
-    reverse: bool,
-    limit: u32,
-) -> Vec<(String, Vec<u8>)> {
+pub(crate) fn room_entries(range: Range<'_>) -> Vec<(String, Vec<u8>)> {
     let entries = transaction()
-        .query(prefix, start, end, reverse, limit as usize)
+        .query(
+            range.prefix,
+            range.start,
+            range.end,
+            range.reverse,
+            range.limit,
+        )
         .expect(FAILED);
     entries
         .into_iter()
