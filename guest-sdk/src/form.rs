@@ -1,6 +1,6 @@
 //! Forms, read field by field or as a whole into a type, and outcomes of actions.
 
-use crate::{Error, Result, value_slot::ValueSlot, world};
+use crate::{Error, Loader, Result, value_slot::ValueSlot, world};
 use serde::{Serialize, de::DeserializeOwned};
 use std::fmt;
 
@@ -225,9 +225,9 @@ impl Done {
 
     /// Reports that the values of this loader have changed: the browser loads them again. It has no
     /// effect unless this is a success.
-    pub fn stale(mut self, loader: &str) -> Done {
+    pub fn stale<T: ?Sized>(mut self, loader: Loader<T>) -> Done {
         if let Done::Success(_, stale) = &mut self {
-            stale.push(loader.to_owned());
+            stale.push(loader.name().to_owned());
         }
         self
     }

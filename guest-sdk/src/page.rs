@@ -4,12 +4,13 @@
 use crate::{
     Error, IntoResponse, Request, Response, Result,
     form::{Denied, Done, Form},
-    loader::{HandlerRun, Sink},
+    loader::{HandlerRun, Loader, Sink},
+    value_slot::ValueSlot,
     world,
 };
-use serde::de::DeserializeOwned;
+use serde::{Serialize, de::DeserializeOwned};
 use std::{future::Future, pin::Pin, rc::Rc};
-use tidegate_routing::{self as routing, FirstValue, LoaderInfo};
+use tidegate_routing::{self as routing, LoaderInfo};
 
 /// A page: a function that renders it, loaders that bring its values, and actions for its forms.
 ///
@@ -18,23 +19,26 @@ use tidegate_routing::{self as routing, FirstValue, LoaderInfo};
 /// `/__tidegate/client.js` receives them. Forms are posted to the page's own path with a field
 /// `__action`, the name of the action.
 ///
-/// A name is declared together with its function, so a loader or an action without one does not
-/// compile.
+/// A loader is a constant, a [`Loader`], that has the type of its values. Page, function and view
+/// use that constant, so a name without a function, a misspelt name and a value of another type do
+/// not compile.
 ///
 /// # Examples
 ///
 /// ```
 /// use tidegate::{prelude::*, testing};
 ///
+/// const WATER: Loader<String> = Loader::new("water");
+///
 /// fn app() -> App {
-///     let tides = Page::new(render).loader("water", water).action("rename", rename);
+///     let tides = Page::new(render).loader(WATER, water).action("rename", rename);
 ///     App::new().page("/tides/{port}", tides)
 /// }
 ///
-/// async fn water(req: &Request, sink: &mut Sink) -> Result {
+/// async fn water(req: &Request, sink: &mut Sink<String>) -> Result {
 ///     let port: String = req.param("port")?;
 ///     sink.send(&format!("high at {port}")).await?;
-///     sink.send(&"falling").await
+///     sink.send(&"falling".to_owned()).await
 /// }
 ///
 /// #[derive(serde::Deserialize)]
@@ -51,48 +55,66 @@ use tidegate_routing::{self as routing, FirstValue, LoaderInfo};
 /// }
 ///
 /// fn render(_: &Request, view: &View) -> Result<Response> {
-///     let water: Option<String> = view.value("water")?;
+///     let water = view.value(WATER)?;
 ///     Ok(Response::html(format!("<p>{}</p>{}", water.unwrap_or_default(), view.script())))
 /// }
 ///
 /// let mut server = testing::serve(app());
 /// let page = server.get("/tides/calais");
 /// assert!(page.text().contains("<p>high at calais</p>"));
-/// let load = server.load("/tides/{port}", "water", &[("port", "calais")]);
+/// let load = server.load("/tides/{port}", WATER, &[("port", "calais")]);
 /// assert_eq!(load.values::<String>(), ["high at calais", "falling"]);
 /// let reply = server.submit("/tides/calais", "rename", &[("name", "dover")]);
 /// assert_eq!((reply.status(), reply.header("location")), (303, Some("/tides/dover")));
 /// assert_eq!(server.submit("/tides/calais", "rename", &[("name", "")]).status(), 422);
 /// ```
 ///
-/// A name without its function is an error of the compiler:
+/// A name without its function, a misspelt name and a value of another type are errors of the
+/// compiler:
 ///
 /// ```compile_fail,E0061
 /// # use tidegate::prelude::*;
-/// let page = Page::new(|_: &Request, _: &View| Response::html("")).loader("water");
+/// const WATER: Loader<String> = Loader::new("water");
+/// let page = Page::new(|_: &Request, _: &View| Response::html("")).loader(WATER);
+/// ```
+///
+/// ```compile_fail,E0425
+/// # use tidegate::prelude::*;
+/// const WATER: Loader<String> = Loader::new("water");
+/// fn render(_: &Request, view: &View) -> Result<String> {
+///     Ok(view.value(WATTER)?.unwrap_or_default())
+/// }
+/// ```
+///
+/// ```compile_fail,E0308
+/// # use tidegate::prelude::*;
+/// const WATER: Loader<String> = Loader::new("water");
+/// fn render(_: &Request, view: &View) -> Result<Option<u32>> {
+///     view.value(WATER)
+/// }
 /// ```
 pub struct Page {
-    loaders: Vec<(Loader, RunLoader)>,
+    loaders: Vec<(LoaderInfo, RunLoader)>,
     actions: Vec<(&'static str, RunAction)>,
     render: RenderPage,
 }
 
 type LoaderFuture = Pin<Box<dyn Future<Output = Result>>>;
 type ActionFuture = Pin<Box<dyn Future<Output = Result<Done>>>>;
-type RunLoader = Box<dyn Fn(Request, Sink) -> LoaderFuture>;
+type RunLoader = Box<dyn Fn(Request, ValueSlot) -> LoaderFuture>;
 type RunAction = Box<dyn Fn(Request, Form) -> ActionFuture>;
 type RenderPage = Box<dyn Fn(&Request, &View) -> Result<Response>>;
 
 /// A loader's function: an async closure or function.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is not a loader",
-    label = "neither an `async` closure nor an `async fn` of a `&Request` and a `&mut Sink`",
-    note = "write `async fn name(req: &Request, sink: &mut Sink) -> Result`"
+    label = "neither an `async` closure nor an `async fn` of a `&Request` and a `&mut Sink<{T}>`",
+    note = "write `async fn name(req: &Request, sink: &mut Sink<{T}>) -> Result`"
 )]
-pub trait LoaderHandler: AsyncFn(&Request, &mut Sink) -> Result {}
+pub trait LoaderHandler<T: ?Sized>: AsyncFn(&Request, &mut Sink<T>) -> Result {}
 
 #[diagnostic::do_not_recommend]
-impl<F> LoaderHandler for F where F: AsyncFn(&Request, &mut Sink) -> Result {}
+impl<T: ?Sized, F> LoaderHandler<T> for F where F: AsyncFn(&Request, &mut Sink<T>) -> Result {}
 
 /// An action's function: an async closure or function.
 #[diagnostic::on_unimplemented(
@@ -116,9 +138,9 @@ impl Page {
         }
     }
 
-    /// Adds a loader: its name, or a [`Loader`] with options, and the function that sends its
-    /// values one after the other. Each run has an instance of its own, and ends when the function
-    /// returns. The host drops a run that waits when its client disconnects.
+    /// Adds a loader and the function that sends its values one after the other. Each run has an
+    /// instance of its own, and ends when the function returns. The host drops a run that waits
+    /// when its client disconnects.
     ///
     /// # Errors
     ///
@@ -128,17 +150,17 @@ impl Page {
     ///
     /// A name has 1 to 64 letters, digits, `-`, `_` and `.`, and is unique in the page; the host
     /// refuses another one with TG024.
-    pub fn loader(
+    pub fn loader<T: Serialize + ?Sized + 'static>(
         mut self,
-        loader: impl Into<Loader>,
-        handler: impl LoaderHandler + 'static,
+        loader: Loader<T>,
+        handler: impl LoaderHandler<T> + 'static,
     ) -> Page {
         let handler = Rc::new(handler);
-        let run: RunLoader = Box::new(move |request, mut sink| {
-            let handler = handler.clone();
+        let run: RunLoader = Box::new(move |request, values| {
+            let (handler, mut sink) = (handler.clone(), Sink::new(values));
             Box::pin(async move { handler(&request, &mut sink).await })
         });
-        self.loaders.push((loader.into(), run));
+        self.loaders.push((loader.info(), run));
         self
     }
 
@@ -167,56 +189,6 @@ impl Page {
     }
 }
 
-/// Name and options of a loader.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Loader {
-    pub(crate) name: &'static str,
-    pub(crate) live: bool,
-    pub(crate) due: FirstValue,
-}
-
-impl Loader {
-    /// A loader that has 30 seconds by default; a plain name is converted to it.
-    pub const fn new(name: &'static str) -> Loader {
-        Loader {
-            name,
-            live: false,
-            due: FirstValue::Soon,
-        }
-    }
-
-    /// A loader that may run as long as the client stays.
-    pub const fn live(name: &'static str) -> Loader {
-        Loader {
-            live: true,
-            ..Loader::new(name)
-        }
-    }
-
-    /// Renders the page only when the loader has its first value.
-    pub const fn awaited(self) -> Loader {
-        Loader {
-            due: FirstValue::Awaited,
-            ..self
-        }
-    }
-
-    /// Starts the loader when the page was sent, for values that are known to be slow. The host
-    /// does not wait for a loader that sleeps before its first value, with or without this.
-    pub const fn deferred(self) -> Loader {
-        Loader {
-            due: FirstValue::Deferred,
-            ..self
-        }
-    }
-}
-
-impl From<&'static str> for Loader {
-    fn from(name: &'static str) -> Loader {
-        Loader::new(name)
-    }
-}
-
 /// Input of a page's render function: first values of its loaders, and the form that was refused.
 #[derive(Clone, Debug, Default)]
 pub struct View {
@@ -235,16 +207,21 @@ pub(crate) enum FirstState {
 
 impl View {
     /// Returns the first value of a loader; `None` if it has no value yet, or failed.
-    pub fn value<T: DeserializeOwned>(&self, loader: &str) -> Result<Option<T>> {
-        match self.first(loader)? {
+    ///
+    /// # Errors
+    ///
+    /// A fault if the page does not have this loader, or if the value is written in a form that its
+    /// type does not read.
+    pub fn value<T: DeserializeOwned>(&self, loader: Loader<T>) -> Result<Option<T>> {
+        match self.first(loader.name())? {
             FirstState::Value(json) => Ok(Some(serde_json::from_str(json)?)),
             _ => Ok(None),
         }
     }
 
     /// Returns status and text of a failed loader.
-    pub fn error(&self, loader: &str) -> Option<(u16, &str)> {
-        match self.first(loader) {
+    pub fn error<T: ?Sized>(&self, loader: Loader<T>) -> Option<(u16, &str)> {
+        match self.first(loader.name()) {
             Ok(FirstState::Failed(status, message)) => Some((*status, message)),
             _ => None,
         }
@@ -321,11 +298,7 @@ pub(crate) struct PageEntry {
 
 impl PageEntry {
     pub(crate) fn new(pattern: &str, page: Page, is_fallback: bool) -> PageEntry {
-        let loaders = page.loaders.iter().map(|(loader, _)| LoaderInfo {
-            name: loader.name.to_owned(),
-            is_live: loader.live,
-            first_value: loader.due,
-        });
+        let loaders = page.loaders.iter().map(|(info, _)| info.clone());
         let actions = page.actions.iter().map(|(name, _)| (*name).to_owned());
         let declared = routing::Page {
             pattern: pattern.to_owned(),
@@ -341,7 +314,7 @@ impl PageEntry {
         let place = format!("page {}, loader {loader}", self.declared.pattern);
         let found = self.page.loaders.iter().find(|(own, _)| own.name == loader);
         HandlerRun::new(place, |values| match found {
-            Some((_, run)) => run(request, Sink(values)),
+            Some((_, run)) => run(request, values),
             None => Box::pin(async { Err(undeclared()) }),
         })
     }

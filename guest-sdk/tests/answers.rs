@@ -13,10 +13,15 @@ fn failure(act: impl FnOnce()) -> String {
     *panic.downcast::<String>().expect("a text")
 }
 
+const LONG: Loader<String> = Loader::new("long");
+
+/// A loader that the page does not have.
+const WATER: Loader<String> = Loader::new("water");
+
 /// A page whose loaders and actions break the contract, each in its own way.
 fn sloppy() -> Page {
     Page::new(|_, _| Response::html("x"))
-        .loader("long", async |_: &Request, sink: &mut Sink| {
+        .loader(LONG, async |_: &Request, sink: &mut Sink<String>| {
             sink.send(&"x".repeat(2 << 20)).await
         })
         .action("scheme", async |_: &Request, _: &mut Form| {
@@ -29,7 +34,7 @@ fn sloppy() -> Page {
             Ok(Done::deny(200, "no"))
         })
         .action("stale", async |_: &Request, _: &mut Form| {
-            Ok(Done::success(&1)?.stale("water"))
+            Ok(Done::success(&1)?.stale(WATER))
         })
         .action("long", async |_: &Request, _: &mut Form| {
             Done::success(&"x".repeat(2 << 20))

@@ -24,9 +24,11 @@ fn told(req: &Request, name: &str) -> Result<String> {
     ))
 }
 
+const PATH: Loader<String> = Loader::new("path");
+
 fn shown() -> Page {
     Page::new(|_, _| Response::html("<!doctype html><body>"))
-        .loader("path", async |req: &Request, sink: &mut Sink| {
+        .loader(PATH, async |req: &Request, sink: &mut Sink<String>| {
             sink.send(&told(req, "name")?).await
         })
 }
@@ -67,17 +69,17 @@ fn a_path_has_one_reading() {
 #[test]
 fn a_loader_is_guarded_as_the_path_that_its_parameters_make() {
     let mut server = testing::serve(app());
-    let loaded = server.load("/page/{name}", "path", &[("name", "a/b ~")]);
+    let loaded = server.load("/page/{name}", PATH, &[("name", "a/b ~")]);
     assert_eq!(loaded.values::<String>(), ["/page/a%2Fb%20~ name=a/b ~"]);
     assert_eq!(
         server
-            .load("/page/{name}", "path", &[("name", "../files/secret")])
+            .load("/page/{name}", PATH, &[("name", "../files/secret")])
             .error(),
         Some((400, AMBIGUOUS))
     );
     assert_eq!(
         server
-            .load("/page/{name}", "path", &[("name", "..")])
+            .load("/page/{name}", PATH, &[("name", "..")])
             .error()
             .map(|(status, _)| status),
         Some(404)

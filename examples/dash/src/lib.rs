@@ -9,9 +9,11 @@ use tidegate::prelude::*;
 tidegate::serve!(app);
 
 fn app() -> App {
-    let dashboard = Page::new(render).loader(Loader::live("load").awaited(), load);
+    let dashboard = Page::new(render).loader(LOAD, load);
     App::new().page("/", dashboard).socket("/notes", Notes)
 }
+
+const LOAD: Loader<Reading> = Loader::live("load").awaited();
 
 /// One reading.
 #[derive(Clone, Serialize, Deserialize)]
@@ -27,7 +29,7 @@ struct Screen<'a> {
     reading: Reading,
 }
 
-async fn load(_: &Request, sink: &mut Sink) -> Result {
+async fn load(_: &Request, sink: &mut Sink<Reading>) -> Result {
     for second in 0.. {
         sink.send(&Reading {
             second,
@@ -40,7 +42,7 @@ async fn load(_: &Request, sink: &mut Sink) -> Result {
 }
 
 fn render(_: &Request, view: &View) -> Result<Response> {
-    let reading = view.value("load")?.unwrap_or(Reading {
+    let reading = view.value(LOAD)?.unwrap_or(Reading {
         second: 0,
         percent: 0,
     });
@@ -74,7 +76,7 @@ fn the_dashboard_begins_with_a_reading_and_shares_notes() {
             .text()
             .contains("<b id=\"percent\" data-slot=\"load.percent\">20</b>")
     );
-    let readings: Vec<Reading> = server.load_some("/", "load", &[], 3).values();
+    let readings: Vec<Reading> = server.load_some("/", LOAD, &[], 3).values();
     assert_eq!(
         readings
             .iter()

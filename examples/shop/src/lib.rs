@@ -10,14 +10,17 @@ tidegate::serve!(app);
 
 fn app() -> App {
     let details = Page::new(details)
-        .loader("reviews", reviews)
-        .loader(Loader::live("stock"), stock)
+        .loader(REVIEWS, reviews)
+        .loader(STOCK, stock)
         .action("buy", buy);
     App::new()
         .page("/", Page::new(shelf))
         .page("/products/{id}", details)
         .room::<Watchers>("/watchers")
 }
+
+const REVIEWS: Loader<Vec<String>> = Loader::new("reviews");
+const STOCK: Loader<Stock> = Loader::live("stock");
 
 const PRODUCTS: [(&str, &str, u32); 3] = [
     ("compass", "A compass", 40),
@@ -53,17 +56,17 @@ struct Order {
     email: String,
 }
 
-async fn reviews(req: &Request, sink: &mut Sink) -> Result {
+async fn reviews(req: &Request, sink: &mut Sink<Vec<String>>) -> Result {
     let (name, price) = product(&req.param::<String>("id")?)?;
     sleep(Duration::from_millis(800)).await; // another service that is slow
-    sink.send(&[
+    sink.send(&vec![
         format!("{name}: worth every one of its {price} €"),
         "came on time".into(),
     ])
     .await
 }
 
-async fn stock(req: &Request, sink: &mut Sink) -> Result {
+async fn stock(req: &Request, sink: &mut Sink<Stock>) -> Result {
     let (_, price) = product(&req.param::<String>("id")?)?;
     let _one = Watching::begin()?;
     for round in 0.. {
@@ -87,7 +90,7 @@ async fn buy(req: &Request, form: &mut Form) -> Result<Done> {
         () if !email.contains('@') => {
             Ok(Done::deny(422, "please look again").field("email", "an address, please"))
         }
-        () => Ok(Done::success(&format!("{amount} for {} €", amount * price))?.stale("stock")),
+        () => Ok(Done::success(&format!("{amount} for {} €", amount * price))?.stale(STOCK)),
     }
 }
 
@@ -100,8 +103,7 @@ fn details(req: &Request, view: &View) -> Result<Response> {
         )
         .with_status(404));
     };
-    let (stock, reviews): (Option<Stock>, Option<Vec<String>>) =
-        (view.value("stock")?, view.value("reviews")?);
+    let (stock, reviews) = (view.value(STOCK)?, view.value(REVIEWS)?);
     let page = html! {
         p { a href="/" { "Harbour shop" } }
         h1 { (name) }

@@ -17,7 +17,7 @@ fn a_page_holds_first_values_and_its_loaders_continue() {
             .unwrap()
             .starts_with("script-src 'nonce-")
     );
-    let stock = server.load_some("/products/{id}", "stock", &[("id", "rope")], 3);
+    let stock = server.load_some("/products/{id}", STOCK, &[("id", "rope")], 3);
     let left: Vec<u32> = stock
         .values::<Stock>()
         .into_iter()
@@ -36,7 +36,7 @@ fn a_page_holds_first_values_and_its_loaders_continue() {
         (
             server.get("/products/x").status(),
             server
-                .load("/products/{id}", "stock", &[("id", "x")])
+                .load("/products/{id}", STOCK, &[("id", "x")])
                 .error()
                 .unwrap()
                 .0

@@ -77,8 +77,13 @@ pub struct Upload {
 /// Pages.
 impl Server {
     /// Runs a loader, as `/__loaders` does, to its end or to its thousandth value. `page` is the
-    /// page's pattern.
-    pub fn load(&mut self, page: &str, loader: &str, params: Parameters<'_>) -> LoaderOutput {
+    /// page's pattern, `loader` a [`Loader`](crate::Loader) or its name.
+    pub fn load(
+        &mut self,
+        page: &str,
+        loader: impl AsRef<str>,
+        params: Parameters<'_>,
+    ) -> LoaderOutput {
         self.load_some(page, loader, params, PIECES_MAX)
     }
 
@@ -86,10 +91,11 @@ impl Server {
     pub fn load_some(
         &mut self,
         page: &str,
-        loader: &str,
+        loader: impl AsRef<str>,
         params: Parameters<'_>,
         values: usize,
     ) -> LoaderOutput {
+        let loader = loader.as_ref();
         let params = params
             .iter()
             .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))

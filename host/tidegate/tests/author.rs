@@ -255,7 +255,7 @@ fn app() -> App {
     App::new().page("/", Page::new(render).loader(Loader::live("seconds"), seconds))
 }
 
-async fn seconds(_: &Request, sink: &mut Sink) -> Result {
+async fn seconds(_: &Request, sink: &mut Sink<u32>) -> Result {
     for second in 0.. {
         sink.send(&second).await?;
         sleep(Duration::from_secs(1)).await;

@@ -9,7 +9,7 @@ tidegate::serve!(app);
 fn app() -> App {
     App::new()
         .page("/plain", page())
-        .page("/slow", page().loader("slow", slow))
+        .page("/slow", page().loader(Loader::new("slow"), slow))
         .page("/busy", page().loader(Loader::new("busy").deferred(), busy))
         .page(
             "/live/{ms}",
@@ -23,18 +23,18 @@ fn page() -> Page {
     Page::new(|_, _| Response::html(HTML))
 }
 
-async fn slow(_: &Request, sink: &mut Sink) -> Result {
+async fn slow(_: &Request, sink: &mut Sink<str>) -> Result {
     sleep(Duration::from_millis(300)).await;
     sink.send("at last").await
 }
 
-async fn busy(_: &Request, sink: &mut Sink) -> Result {
+async fn busy(_: &Request, sink: &mut Sink<str>) -> Result {
     let until = Instant::now() + Duration::from_millis(300);
     while Instant::now() < until {}
     sink.send("at last").await
 }
 
-async fn live(req: &Request, sink: &mut Sink) -> Result {
+async fn live(req: &Request, sink: &mut Sink<u64>) -> Result {
     let ms: u64 = req.param("ms")?;
     loop {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH)?;

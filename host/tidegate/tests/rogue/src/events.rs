@@ -168,7 +168,7 @@ impl Drop for Guard {
     }
 }
 
-async fn wait(req: &Request, sink: &mut Sink) -> Result {
+async fn wait(req: &Request, sink: &mut Sink<str>) -> Result {
     let _guard = Guard;
     if let Some(ms) = req.query_opt::<String>("call")? {
         tidegate::room::<Guests>("slow").call(ms)?;

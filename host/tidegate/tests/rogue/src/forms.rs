@@ -7,7 +7,7 @@ use tidegate::prelude::*;
 
 pub(crate) fn register(app: App) -> App {
     let values = Page::new(render_values)
-        .loader("soon", odd)
+        .loader(Loader::new("soon"), odd)
         .loader(Loader::new("late").deferred(), odd);
     let live = Page::new(render_live).loader(Loader::live("live"), one_value);
     app.page("/form", forms())
@@ -135,7 +135,7 @@ const ODD: &str = r#"{"__proto__":{"admin":true},"constructor":{"prototype":1},"
     "end":"</script><script>document.title='run'</script>","comment":"<!--<script>","quotes":"'\"\\'\n`${1}","line":"a\u2028b\u2029c",
     "nul":"\u0000","\u00e9":"\ud834\udd1e"}"#;
 
-async fn odd(_: &Request, sink: &mut Sink) -> Result {
+async fn odd(_: &Request, sink: &mut Sink<Value>) -> Result {
     let odd: Value = serde_json::from_str(ODD)?;
     sink.send(&odd).await
 }
@@ -149,7 +149,7 @@ fn render_values(_: &Request, view: &View) -> Result<Response> {
 }
 
 /// Sends one value and no more.
-async fn one_value(_: &Request, sink: &mut Sink) -> Result {
+async fn one_value(_: &Request, sink: &mut Sink<u32>) -> Result {
     sink.send(&1).await?;
     loop {
         sleep(Duration::from_secs(3600)).await;

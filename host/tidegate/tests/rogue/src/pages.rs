@@ -5,9 +5,10 @@ use tidegate::prelude::*;
 
 pub(crate) fn rogue() -> Page {
     let page = Page::new(|_, _| Response::html("<!doctype html><body>a page</body>"))
-        .loader("calm", async |_: &Request, sink: &mut Sink| {
-            sink.send("calm").await
-        })
+        .loader(
+            Loader::new("calm"),
+            async |_: &Request, sink: &mut Sink<str>| sink.send("calm").await,
+        )
         .action("weigh", async |_: &Request, form: &mut Form| {
             weigh(form).await
         })
@@ -19,9 +20,10 @@ pub(crate) fn rogue() -> Page {
     ["panic", "spin", "eat", "fail"]
         .into_iter()
         .fold(page, |page, how| {
-            page.loader(how, async move |_: &Request, _: &mut Sink| {
-                misbehave(how).await
-            })
+            page.loader(
+                Loader::new(how),
+                async move |_: &Request, _: &mut Sink<()>| misbehave(how).await,
+            )
             .action(how, async move |_: &Request, _: &mut Form| {
                 misbehave(how).await?;
                 Done::success(&())
@@ -46,13 +48,13 @@ async fn weigh(form: &mut Form) -> Result<Done> {
 /// A page whose loader stops only when the client no longer reads.
 pub(crate) fn flood() -> Page {
     Page::new(|_, _| Response::html("<!doctype html><body>a flood</body>"))
-        .loader("flood", send_endlessly)
+        .loader(Loader::new("flood"), send_endlessly)
 }
 
-async fn send_endlessly(_: &Request, sink: &mut Sink) -> Result {
+async fn send_endlessly(_: &Request, sink: &mut Sink<(u64, String)>) -> Result {
     let text = "x".repeat(64 << 10);
     for number in 0.. {
-        sink.send(&(number, &text)).await?;
+        sink.send(&(number, text.clone())).await?;
     }
     Ok(())
 }

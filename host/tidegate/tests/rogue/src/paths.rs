@@ -50,6 +50,8 @@ impl Room for Named {
     }
 }
 
+const PATH: Loader<String> = Loader::new("path");
+
 fn shown() -> Page {
     let render = |req: &Request, _: &View| -> Result<Response> {
         Ok(Response::html(format!(
@@ -58,7 +60,7 @@ fn shown() -> Page {
         )))
     };
     Page::new(render)
-        .loader("path", async |req: &Request, sink: &mut Sink| {
+        .loader(PATH, async |req: &Request, sink: &mut Sink<String>| {
             sink.send(&describe(req, "name")?).await
         })
         .action("stay", async |_: &Request, _: &mut Form| Done::success(&()))

@@ -72,8 +72,8 @@ async fn events(req: Request, reply: Reply) -> Result {
 /// A page whose loader takes longer than its shell.
 fn slow_page() -> Page {
     Page::new(|_, _| Response::html("<!doctype html><body>a page<!--tidegate--></body>")).loader(
-        "slow",
-        async |_: &Request, sink: &mut Sink| {
+        Loader::new("slow"),
+        async |_: &Request, sink: &mut Sink<str>| {
             sleep(Duration::from_millis(200)).await;
             sink.send("the slow value").await
         },
