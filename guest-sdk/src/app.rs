@@ -25,6 +25,8 @@ use tidegate_routing::{Guard, Manifest, Path, Pattern, Route, Segment, Target};
 /// begins with `__`, or with two routes that it can't tell apart; [`testing`](crate::testing) does
 /// too.
 ///
+/// # Examples
+///
 /// ```
 /// use tidegate::{prelude::*, testing};
 ///

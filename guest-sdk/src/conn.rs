@@ -14,6 +14,8 @@ use std::{cell::Cell, fmt};
 /// Keep the [`id`](Conn::id) instead. A connection that [`find`] returned has no event and stays
 /// valid; its methods fail with [`SendError::Closed`] or change nothing once it is closed.
 ///
+/// # Examples
+///
 /// ```
 /// use tidegate::{prelude::*, testing};
 ///
@@ -173,6 +175,10 @@ impl Conn {
 
     /// Sends the queued messages, then the close frame: code 1000 to 1003, 1007 to 1014 or 3000 to
     /// 4999; reason at most 123 bytes. Closing again changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// A [`LimitError`] is the cause if the code or the reason is not allowed.
     pub fn close(&self, code: u16, reason: &str) -> Result {
         Ok(self
             .handle()
@@ -187,6 +193,10 @@ impl Conn {
     }
 
     /// Replaces the attachment, at most 16 KiB.
+    ///
+    /// # Errors
+    ///
+    /// A [`LimitError`] is the cause if the attachment is larger.
     pub fn set_attachment(&self, bytes: &[u8]) -> Result {
         Ok(self
             .handle()
@@ -196,6 +206,10 @@ impl Conn {
 
     /// Returns the value that [`set_state`](Conn::set_state) or
     /// [`Accept::state`](crate::Accept::state) stored in the attachment, if any.
+    ///
+    /// # Errors
+    ///
+    /// A fault if the attachment is not the JSON of a `T`.
     pub fn state<T: DeserializeOwned>(&self) -> Result<Option<T>> {
         let bytes = self.handle().attachment();
         if bytes.is_empty() {
@@ -205,12 +219,22 @@ impl Conn {
     }
 
     /// Stores a value as JSON in the attachment, with the limit of the attachment.
+    ///
+    /// # Errors
+    ///
+    /// A fault if the value is not one of JSON; a [`LimitError`] is the cause if its JSON is larger
+    /// than an attachment.
     pub fn set_state(&self, value: &impl Serialize) -> Result {
         self.set_attachment(&serde_json::to_vec(value)?)
     }
 
     /// Sends this connection all later publications of the topic. A name has 1 to 256 bytes; a
     /// connection follows at most 128 topics; following a topic again changes nothing.
+    ///
+    /// # Errors
+    ///
+    /// A [`LimitError`] is the cause if the name is not valid, or the connection follows too many
+    /// topics.
     pub fn follow(&self, topic: &str) -> Result {
         self.follow_since(topic, None).map(drop)
     }
@@ -220,6 +244,10 @@ impl Conn {
     /// for 2 minutes) and it fits into the outbox. Without `since` the result says where the client
     /// starts; that position, plus the number of messages received after it, is the client's
     /// position.
+    ///
+    /// # Errors
+    ///
+    /// As for [`follow`](Conn::follow).
     ///
     /// # Examples
     ///
@@ -268,6 +296,10 @@ impl Conn {
     }
 
     /// Replaces the tags: at most 10, of 1 to 256 bytes.
+    ///
+    /// # Errors
+    ///
+    /// A [`LimitError`] is the cause if there are more tags, or one is longer.
     pub fn set_tags<T: Into<String>>(&self, tags: impl IntoIterator<Item = T>) -> Result {
         let tags: Vec<String> = tags.into_iter().map(Into::into).collect();
         Ok(self.handle().set_tags(&tags).map_err(LimitError::from)?)
@@ -294,7 +326,10 @@ impl fmt::Debug for Conn {
     }
 }
 
-/// Returns an open connection of this app by its id. It stays valid after this event.
+/// Returns an open connection of this app by its id. It stays valid after this event: see
+/// [`Conn`](Conn#panics).
+///
+/// # Examples
 ///
 /// ```
 /// use tidegate::{prelude::*, testing};
@@ -320,6 +355,8 @@ pub fn find(id: &str) -> Option<Conn> {
 
 /// Returns ids of open connections in the order in which they opened: all or those with the tag,
 /// those that opened after `after`, at most `limit` and at most 1,000.
+///
+/// # Examples
 ///
 /// ```
 /// use tidegate::{prelude::*, testing};
@@ -373,6 +410,10 @@ pub fn set_auto_response(request: &str, response: &str) -> Result {
 }
 
 /// Removes the pair of [`set_auto_response`].
-pub fn clear_auto_response() -> Result {
-    Ok(world::set_auto_response(None)?)
+///
+/// # Panics
+///
+/// If the event of a room has more effects than the host's limits allow; the event then fails.
+pub fn clear_auto_response() {
+    world::set_auto_response(None).expect("one event does more than the host lets it");
 }

@@ -121,6 +121,10 @@ impl Cx {
     }
 
     /// Returns a value that [`put_json`](Cx::put_json) wrote.
+    ///
+    /// # Errors
+    ///
+    /// A fault if the value is not the JSON of a `T`.
     pub fn get_json<T: DeserializeOwned>(&self, key: &str) -> Result<Option<T>> {
         self.get(key)
             .map(|value| serde_json::from_slice(&value).map_err(Error::from))
@@ -128,6 +132,10 @@ impl Cx {
     }
 
     /// Writes a value as JSON, with the limits of [`put`](Cx::put).
+    ///
+    /// # Errors
+    ///
+    /// A fault if the value is not one of JSON; otherwise as for [`put`](Cx::put).
     pub fn put_json(&self, key: &str, value: &impl Serialize) -> Result {
         self.put(key, serde_json::to_vec(value)?)
     }
@@ -225,6 +233,10 @@ impl Cx {
     }
 
     /// Does the same as [`broadcast`](Cx::broadcast) for all except this connection.
+    ///
+    /// # Errors
+    ///
+    /// As for [`broadcast`](Cx::broadcast).
     pub fn broadcast_except(&self, conn: &Conn, message: impl Into<Message>) -> Result {
         self.broadcast(Publication::new(message).except(conn))
     }
@@ -277,7 +289,7 @@ impl Cx {
     }
 
     /// Returns the room's connections in the order in which they opened: each from its `open` to
-    /// its `close`.
+    /// its `close`. They stay valid after this event: see [`Conn`](Conn#panics).
     pub fn connections(&self) -> Vec<Conn> {
         self.connections_with(None)
     }
@@ -325,6 +337,8 @@ fn unix_time(time: SystemTime) -> Duration {
 }
 
 /// Selects entries of a room by a prefix, and narrows the selection by its methods.
+///
+/// # Examples
 ///
 /// ```
 /// use tidegate::{prelude::*, testing};
@@ -392,6 +406,10 @@ impl<'a> Range<'a> {
     }
 
     /// Reads the entries as values that [`Cx::put_json`] wrote.
+    ///
+    /// # Errors
+    ///
+    /// A fault if a value is not the JSON of a `T`.
     pub fn json<T: DeserializeOwned>(self) -> Result<Vec<(String, T)>> {
         let entries = self.entries().into_iter();
         entries

@@ -13,6 +13,8 @@ pub type Result<T = (), E = Error> = std::result::Result<T, E>;
 /// [`bad_request`](Error::bad_request), [`status`](Error::status) and similar functions, and by
 /// invalid parts of a [`Request`](crate::Request).
 ///
+/// # Examples
+///
 /// ```
 /// use tidegate::{prelude::*, testing};
 ///

@@ -6,6 +6,8 @@ use std::fmt;
 
 /// The form of an action. The host does not buffer its files: read them piece by piece.
 ///
+/// # Examples
+///
 /// ```
 /// use tidegate::{prelude::*, testing, testing::Upload};
 ///
@@ -81,6 +83,11 @@ impl Form {
     /// Reads the form as a `T`: from the text of its fields, or from its JSON. An invalid value is
     /// a 422 with a message at its field. A file is an error: read the fields before it by
     /// [`next`](Form::next). An empty file input is skipped.
+    ///
+    /// # Errors
+    ///
+    /// A [denial](Done::deny) with 422 for fields that are not a `T`; 400 for a file, 413 for more
+    /// than 1 MiB of text; and the errors of [`next`](Form::next).
     pub async fn read<T: DeserializeOwned>(&mut self) -> Result<T> {
         if let Some(json) = self.form.json() {
             let mut reader = serde_json::Deserializer::from_str(&json);
@@ -117,6 +124,8 @@ impl Form {
     /// without its member `__action`. Numbers keep all their digits; a [`serde_json::Value`] would
     /// keep 64 bits of them.
     ///
+    /// # Examples
+    ///
     /// ```
     /// use tidegate::{prelude::*, testing};
     ///
@@ -133,18 +142,31 @@ impl Form {
 
     /// Returns the next field in the client's order, or `None` after the last. The unread rest of
     /// the field before it is skipped.
+    ///
+    /// # Errors
+    ///
+    /// 408 if the form comes too slowly, 413 if it is larger than the host's limit, 400 if it is
+    /// not a valid form or breaks off. The client receives that status whatever the action returns.
     pub async fn next(&mut self) -> Result<Option<Field>> {
         self.form.next().await
     }
 
     /// Returns the next bytes of the field that [`next`](Form::next) returned, never empty; `None`
     /// at its end.
+    ///
+    /// # Errors
+    ///
+    /// As for [`next`](Form::next).
     pub async fn piece(&mut self) -> Result<Option<Vec<u8>>> {
         self.form.read().await
     }
 
     /// Returns the rest of the field as text. If it is larger than `bytes_max`, the client receives
     /// 413; if it is not UTF-8, 400.
+    ///
+    /// # Errors
+    ///
+    /// 413 and 400 as above; otherwise as for [`next`](Form::next).
     pub async fn text(&mut self, bytes_max: usize) -> Result<String> {
         let mut bytes = Vec::new();
         while let Some(piece) = self.piece().await? {
@@ -160,6 +182,10 @@ impl Form {
     }
 
     /// Sends progress to a client that accepts an event stream; others do not receive it.
+    ///
+    /// # Errors
+    ///
+    /// A fault if the value is not one of JSON.
     pub async fn progress(&mut self, value: &(impl Serialize + ?Sized)) -> Result {
         self.progress.give(value).await
     }
@@ -219,6 +245,10 @@ pub enum Done {
 impl Done {
     /// Reports success. Without JavaScript, the browser is redirected to the page (303), so that a
     /// reload does not send the form again.
+    ///
+    /// # Errors
+    ///
+    /// A fault if the value is not one of JSON.
     pub fn success(value: &impl Serialize) -> Result<Done> {
         Ok(Done::Success(serde_json::to_string(value)?, Vec::new()))
     }

@@ -2,8 +2,11 @@
 //! component.
 //!
 //! The host owns every connection; it calls an app with events, and the app answers with effects.
-//! Build an app with `cargo build --target wasm32-wasip2` or `cargo component build`. An echo and a
-//! room without state:
+//! Build an app with `cargo build --target wasm32-wasip2` or `cargo component build`.
+//!
+//! # Examples
+//!
+//! An echo and a room without state:
 //!
 //! ```
 //! use tidegate::prelude::*;
@@ -112,6 +115,8 @@ pub mod prelude {
 
 /// Makes the crate a component that serves the app. Its argument is a function without arguments
 /// that builds an [`App`]. Use it once in a crate. Natively it only checks the function's type.
+///
+/// # Examples
 ///
 /// ```
 /// use tidegate::prelude::*;

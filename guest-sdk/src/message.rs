@@ -5,6 +5,8 @@ use serde::{Serialize, de::DeserializeOwned};
 
 /// Text or binary (RFC 6455 section 5.6). Strings and bytes convert into messages.
 ///
+/// # Examples
+///
 /// ```
 /// use tidegate::{prelude::*, testing};
 ///
@@ -25,11 +27,19 @@ pub enum Message {
 impl Message {
     /// Returns the value as JSON in a text message. Fails if it has no JSON form (a map with keys
     /// that are not strings).
+    ///
+    /// # Errors
+    ///
+    /// A fault if the value is not one of JSON.
     pub fn from_json(value: &impl Serialize) -> Result<Message> {
         Ok(Message::Text(serde_json::to_string(value)?))
     }
 
     /// Returns the text. A binary message is the client's error.
+    ///
+    /// # Errors
+    ///
+    /// 400 for a binary message: a connection is closed with 1008.
     pub fn text(&self) -> Result<&str> {
         match self {
             Message::Text(text) => Ok(text),
@@ -38,6 +48,10 @@ impl Message {
     }
 
     /// Returns the value that the message carries as JSON. An invalid value is the client's error.
+    ///
+    /// # Errors
+    ///
+    /// 400 if the message is not the JSON of a `T`: a connection is closed with 1008.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T> {
         serde_json::from_slice(self.bytes())
             .map_err(|error| Error::bad_request(format!("the message: {error}")))

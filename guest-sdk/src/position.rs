@@ -7,6 +7,8 @@ use std::{fmt, str::FromStr};
 /// A position in a topic: after the publication with this sequence number. Its text form, also in
 /// JSON, is `<epoch>-<sequence>` with the epoch in hexadecimal: the id of an event on a feed.
 ///
+/// # Examples
+///
 /// ```
 /// use tidegate::Position;
 /// let position: Position = "a-3".parse().unwrap();

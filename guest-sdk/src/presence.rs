@@ -29,6 +29,8 @@ const TAG: &str = "present";
 ///
 /// A snapshot is one message, and so has at most 1 MiB: 8,000 members with metas of 100 bytes.
 ///
+/// # Examples
+///
 /// ```
 /// use serde_json::json;
 /// use tidegate::{prelude::*, testing};
@@ -91,6 +93,11 @@ impl Presence<'_> {
     /// one of its 10, which has to stay when you set others. Joining again is an
     /// [`update`](Presence::update).
     ///
+    /// # Errors
+    ///
+    /// A [`LimitError`](crate::LimitError) is the cause if `meta` is too large or the connection
+    /// has 10 tags already; a [`SendError`](crate::SendError) if the snapshot cannot be sent.
+    ///
     /// # Limits
     ///
     /// `meta` has at most 16 KiB of JSON.
@@ -126,6 +133,10 @@ impl Presence<'_> {
 
     /// Removes a member whose connection stays open; all members receive it, itself included. No
     /// change if it has not joined.
+    ///
+    /// # Errors
+    ///
+    /// A [`LimitError`](crate::LimitError) is the cause if the event exceeds its limits.
     pub fn leave(&self, conn: &Conn) -> Result {
         self.part(conn).map(drop)
     }
@@ -143,8 +154,11 @@ impl Presence<'_> {
         Ok(true)
     }
 
-    /// Returns all members in the order in which their connections opened. Fails if a meta is not a
-    /// `T`.
+    /// Returns all members in the order in which their connections opened.
+    ///
+    /// # Errors
+    ///
+    /// A fault if a meta is not a `T`.
     pub fn list<T: DeserializeOwned>(&self) -> Result<Vec<Member<T>>> {
         let members = self.members().into_iter();
         members
@@ -159,11 +173,12 @@ impl Presence<'_> {
 
     /// Returns a snapshot without `self` as JSON, for a feed's first event or the answer to a
     /// request.
-    pub fn snapshot(&self) -> Result<String> {
-        Ok(serde_json::to_string(&Notice::Snapshot {
+    pub fn snapshot(&self) -> String {
+        serde_json::to_string(&Notice::Snapshot {
             me: None,
             members: self.members(),
-        })?)
+        })
+        .expect("the members are JSON values")
     }
 
     /// Transient: a client that reconnects receives a snapshot.

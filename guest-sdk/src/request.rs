@@ -6,6 +6,8 @@ use std::{fmt::Display, str::FromStr};
 
 /// A request after routing, with its body.
 ///
+/// # Examples
+///
 /// ```
 /// use tidegate::{prelude::*, testing};
 ///
@@ -85,6 +87,10 @@ impl Request {
 
     /// Returns a parameter of the route's pattern, percent-decoded. If it isn't a `T`, the client
     /// receives 400; if the pattern doesn't have it, that is a fault of the app.
+    ///
+    /// # Errors
+    ///
+    /// 400 if the value is not a `T`; a fault if the route has no such parameter.
     pub fn param<T: FromStr<Err: Display>>(&self, name: &str) -> Result<T> {
         match find(&self.head.params, name) {
             Some(value) => parse("parameter", name, value),
@@ -95,6 +101,10 @@ impl Request {
     }
 
     /// Returns a parameter of the query. If it is missing or isn't a `T`, the client receives 400.
+    ///
+    /// # Errors
+    ///
+    /// 400 if the parameter is missing or is not a `T`.
     pub fn query<T: FromStr<Err: Display>>(&self, name: &str) -> Result<T> {
         let missing = || Error::bad_request(format!("query parameter `{name}` is missing"));
         self.query_opt(name)?.ok_or_else(missing)
@@ -102,6 +112,10 @@ impl Request {
 
     /// Returns an optional parameter of the query, the first of its name. If it isn't a `T`, the
     /// client receives 400.
+    ///
+    /// # Errors
+    ///
+    /// 400 if the value is not a `T`.
     pub fn query_opt<T: FromStr<Err: Display>>(&self, name: &str) -> Result<Option<T>> {
         let mut pairs = form_urlencoded::parse(self.query_string().as_bytes());
         match pairs.find(|(other, _)| other == name) {
@@ -171,11 +185,19 @@ impl Request {
     }
 
     /// Returns the body as text. If it is not UTF-8, the client receives 400.
+    ///
+    /// # Errors
+    ///
+    /// 400 if the body is not UTF-8.
     pub fn text(&self) -> Result<&str> {
         std::str::from_utf8(self.bytes()).map_err(|_| Error::bad_request("the body is not UTF-8"))
     }
 
     /// Returns the value of a JSON body. If it is invalid, the client receives 400.
+    ///
+    /// # Errors
+    ///
+    /// 400 if the body is not the JSON of a `T`.
     pub fn json<T: DeserializeOwned>(&self) -> Result<T> {
         serde_json::from_slice(self.bytes())
             .map_err(|error| Error::bad_request(format!("the body: {error}")))

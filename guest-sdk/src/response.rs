@@ -5,6 +5,8 @@ use serde::Serialize;
 
 /// A whole answer. An invalid status or header is a fault of the app: 500.
 ///
+/// # Examples
+///
 /// ```
 /// use tidegate::{prelude::*, testing};
 ///
@@ -55,6 +57,10 @@ impl Response {
 
     /// Creates a 200 with a value as JSON. Fails if the value has no JSON form (a map with keys
     /// that are not strings).
+    ///
+    /// # Errors
+    ///
+    /// A fault if the value is not one of JSON.
     pub fn json(value: &impl Serialize) -> Result<Response> {
         Ok(Response::typed(
             "application/json",

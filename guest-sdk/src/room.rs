@@ -24,6 +24,8 @@ use std::{
 /// not at all. If one fails, all are undone and those before it run again, so effects of a handler
 /// outside of Tidegate may occur twice.
 ///
+/// # Examples
+///
 /// ```
 /// use tidegate::{prelude::*, testing};
 ///

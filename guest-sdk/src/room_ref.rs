@@ -12,6 +12,8 @@ use std::{fmt, marker::PhantomData, time::Duration};
 /// the called room waits, directly or through others, for its caller, the call fails with
 /// [`CallError::Cycle`].
 ///
+/// # Examples
+///
 /// ```
 /// use tidegate::{prelude::*, testing};
 ///
@@ -118,6 +120,11 @@ impl<R: Room> RoomRef<R> {
     /// Calls the room, and waits for the answer. If the handler passes the error on by `?`, a
     /// refusal with a status below 500 is also the answer to the client; every other failure is a
     /// fault of the app, with a [`CallError`] as its cause.
+    ///
+    /// # Errors
+    ///
+    /// The called room's refusal, with its status and text; otherwise a fault with the
+    /// [`CallError`] as its cause.
     pub fn call(&self, payload: impl AsRef<[u8]>) -> Result<Vec<u8>> {
         self.try_call(payload).map_err(|error| match error {
             CallError::Refused(status, text) if status < 500 => Error::status(status, text),
@@ -126,6 +133,10 @@ impl<R: Room> RoomRef<R> {
     }
 
     /// Does the same as [`call`](RoomRef::call), and returns the reason of a failure.
+    ///
+    /// # Errors
+    ///
+    /// The [`CallError`].
     pub fn try_call(&self, payload: impl AsRef<[u8]>) -> Result<Vec<u8>, CallError> {
         let timeout_ms = self
             .timeout
@@ -140,6 +151,10 @@ impl<R: Room> RoomRef<R> {
     }
 
     /// Does the same as [`call`](RoomRef::call) with JSON values.
+    ///
+    /// # Errors
+    ///
+    /// As for [`call`](RoomRef::call), and a fault if a value is not one of JSON.
     pub fn call_json<T: DeserializeOwned>(&self, payload: &impl Serialize) -> Result<T> {
         Ok(serde_json::from_slice(
             &self.call(serde_json::to_vec(payload)?)?,

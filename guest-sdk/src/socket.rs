@@ -9,8 +9,12 @@ use std::{fmt, future::Future, ops};
 ///
 /// A closure `async |conn: Conn, msg| ...` is also a socket, with defaults for the other hooks.
 ///
-/// An error ends the connection: with 1008 and the error's text for a client's error (a status
-/// below 500), otherwise with 1011 and a fixed text.
+/// # Errors
+///
+/// An error of a hook ends the connection: with 1008 and the error's text for a client's error (a
+/// status below 500), otherwise with 1011 and a fixed text.
+///
+/// # Examples
 ///
 /// ```
 /// use tidegate::{prelude::*, testing};
@@ -180,6 +184,10 @@ impl Accept {
     }
 
     /// Sets the connection's attachment to a value as JSON, for [`Conn::state`].
+    ///
+    /// # Errors
+    ///
+    /// A fault if the value is not one of JSON.
     pub fn state(self, value: &impl Serialize) -> Result<Accept> {
         Ok(self.attachment(serde_json::to_vec(value)?))
     }

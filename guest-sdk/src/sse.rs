@@ -6,6 +6,8 @@ use std::{fmt, time::Duration};
 
 /// One event of a stream.
 ///
+/// # Examples
+///
 /// ```
 /// use tidegate::sse::Event;
 /// use std::time::Duration;
@@ -54,6 +56,10 @@ impl Event {
     }
 
     /// Creates an event with a value as JSON.
+    ///
+    /// # Errors
+    ///
+    /// A fault if the value is not one of JSON.
     pub fn json(value: &impl Serialize) -> Result<Event> {
         Ok(Event::data(serde_json::to_string(value)?))
     }
@@ -87,6 +93,10 @@ impl Event {
     }
 
     /// Returns the event's text in the stream, including the blank line at its end.
+    ///
+    /// # Errors
+    ///
+    /// The [`BadEvent`] if id or name has a line break or a NUL.
     pub fn encode(&self) -> Result<String, BadEvent> {
         check(self.event.as_deref(), BadEvent::Name)?;
         check(self.id.as_deref(), BadEvent::Id)?;

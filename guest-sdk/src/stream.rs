@@ -5,6 +5,8 @@ use std::fmt;
 
 /// The body of a [`Request`].
 ///
+/// # Examples
+///
 /// ```
 /// use tidegate::{prelude::*, testing};
 ///
@@ -45,6 +47,10 @@ impl Body {
 
     /// Returns the next piece, never empty and at most 64 KiB; `None` after the last. A client that
     /// disconnects is an error, [`Gone`].
+    ///
+    /// # Errors
+    ///
+    /// The cause is [`Gone`] if the client disconnected.
     pub async fn next(&mut self) -> Result<Option<Vec<u8>>> {
         match &mut self.pieces {
             Some(pieces) => pieces.next().await,
@@ -53,6 +59,10 @@ impl Body {
     }
 
     /// Returns the rest of the body. If it is larger than `bytes_max`, the client receives 413.
+    ///
+    /// # Errors
+    ///
+    /// 413 for a larger body; otherwise as for [`next`](Body::next).
     pub async fn rest(&mut self, bytes_max: usize) -> Result<Vec<u8>> {
         let mut all = Vec::new();
         while let Some(piece) = self.next().await? {
@@ -70,6 +80,8 @@ impl Body {
 
 /// The answer of a stream route before its head. An error before the head is answered as on any
 /// other route; a later error breaks the answer off, which the client notices.
+///
+/// # Examples
 ///
 /// ```
 /// use tidegate::{prelude::*, testing};
@@ -118,6 +130,10 @@ impl Reply {
     }
 
     /// Sends the head and returns the writer of the body, which ends with the handler.
+    ///
+    /// # Errors
+    ///
+    /// A fault if the status is not one of an answer.
     pub fn start(self) -> Result<BodyWriter> {
         self.outgoing
             .start(&self.head.with_status(self.status.unwrap_or(200)))?;
@@ -127,6 +143,10 @@ impl Reply {
     }
 
     /// Sends the head of an event stream and returns its writer.
+    ///
+    /// # Errors
+    ///
+    /// As for [`start`](Reply::start).
     pub fn events(self) -> Result<Events> {
         let stream = self
             .header("content-type", "text/event-stream")
@@ -138,6 +158,13 @@ impl Reply {
 
     /// Sends a whole answer: its status, unless another one was [set](Reply::status), the headers
     /// added here and then its own, and its body.
+    ///
+    /// # Errors
+    ///
+    /// A fault if the status is not one of an answer; the cause is [`Gone`] if the client
+    /// disconnected.
+    ///
+    /// # Examples
     ///
     /// ```
     /// use tidegate::{prelude::*, testing};
@@ -169,6 +196,10 @@ pub struct BodyWriter {
 impl BodyWriter {
     /// Sends a piece, and waits while the client is slow. A client that disconnected is an error;
     /// use `?` to end the handler.
+    ///
+    /// # Errors
+    ///
+    /// The cause is [`Gone`] if the client disconnected.
     pub async fn write(&mut self, piece: impl AsRef<[u8]>) -> Result {
         self.outgoing.write(piece.as_ref()).await
     }
@@ -182,6 +213,11 @@ pub struct Events {
 impl Events {
     /// Sends an event at once, and waits while the client is slow. A client that disconnected is an
     /// error; use `?` to end the handler.
+    ///
+    /// # Errors
+    ///
+    /// The cause is [`Gone`] if the client disconnected; a fault if id or name of the event has a
+    /// line break or a NUL.
     pub async fn send(&mut self, event: impl Into<Event>) -> Result {
         let text = event.into().encode()?;
         self.writer.write(text).await

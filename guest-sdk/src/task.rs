@@ -17,6 +17,8 @@ use std::{
 /// a fault; a streamed answer that has begun may continue as long as its client reads. In a test
 /// the clock moves without waiting.
 ///
+/// # Examples
+///
 /// ```
 /// use tidegate::{prelude::*, testing};
 /// use std::time::Duration;

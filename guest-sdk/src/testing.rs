@@ -7,6 +7,8 @@
 //! a 500 or, for a connection, 1011; all other events continue. The host's configuration does not
 //! apply: origins, files, timeouts.
 //!
+//! # Examples
+//!
 //! ```
 //! use tidegate::{prelude::*, testing::{self, Connect}};
 //!
@@ -52,6 +54,8 @@ use tidegate_routing::{Exports, Manifest, Router};
 /// Serves the app to this test.
 ///
 /// Panics with every violation, as the host's `check` lists them, if the host would refuse the app.
+///
+/// # Examples
 ///
 /// ```should_panic
 /// use tidegate::{prelude::*, testing};

@@ -5,8 +5,14 @@ use crate::{Conn, Message, Result, world};
 
 /// Sends a message of at most 1 MiB to every connection and feed that follows the topic, whose name
 /// has 1 to 256 bytes. A follower whose outbox is full is closed with 1013, or loses its oldest
-/// publications where the host's configuration says so. The cause of a failure is a
-/// [`LimitError`](crate::LimitError).
+/// publications where the host's configuration says so.
+///
+/// # Errors
+///
+/// A [`LimitError`](crate::LimitError) is the cause if the topic's name is not valid or the message
+/// is too large.
+///
+/// # Examples
 ///
 /// ```
 /// use tidegate::{prelude::*, testing};
@@ -24,6 +30,10 @@ pub fn publish(topic: &str, message: impl Into<Message>) -> Result {
 }
 
 /// Does the same as [`publish`] for all followers except this connection.
+///
+/// # Errors
+///
+/// As for [`publish`].
 pub fn publish_except(conn: &Conn, topic: &str, message: impl Into<Message>) -> Result {
     Publication::new(message)
         .except(conn)
@@ -88,6 +98,11 @@ impl Publication {
 
     /// Publishes, and returns the sequence number in the topic, from 1. It is 0 if the publication
     /// is transient, and in a room, where it is published with the event.
+    ///
+    /// # Errors
+    ///
+    /// A [`LimitError`](crate::LimitError) is the cause if the topic's name, the event's name or
+    /// the connection's id is not valid, or if the message is too large.
     pub fn publish(self, topic: &str) -> Result<u64> {
         Ok(world::publish(topic, self)?)
     }

@@ -15,6 +15,8 @@ use tidegate_hub::{
 
 /// An answer.
 ///
+/// # Examples
+///
 /// ```
 /// use tidegate::{prelude::*, testing};
 ///

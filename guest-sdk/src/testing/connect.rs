@@ -2,6 +2,8 @@
 
 /// Options of a connection. A path alone converts to it.
 ///
+/// # Examples
+///
 /// ```
 /// use tidegate::{prelude::*, testing::{self, Connect}};
 ///

@@ -14,6 +14,8 @@ impl Server {
     /// Puts the room of this path to sleep, as the host does after 10 seconds without an event. Its
     /// values in memory are dropped, its connections stay, and the next event wakes it.
     ///
+    /// # Examples
+    ///
     /// ```
     /// use tidegate::{prelude::*, testing};
     ///
@@ -40,6 +42,8 @@ impl Server {
 
     /// Moves the clock forward. Alarms that become due are called in order, and failed ones are
     /// repeated as often as by the host. Panics at the thousandth alarm of the same time.
+    ///
+    /// # Examples
     ///
     /// ```
     /// use std::time::Duration;
@@ -87,6 +91,8 @@ impl Server {
     /// Makes the commit of the next event that writes fail: the event has no effect, and its client
     /// receives the error.
     ///
+    /// # Examples
+    ///
     /// ```
     /// use tidegate::{prelude::*, testing};
     ///
@@ -117,6 +123,8 @@ impl Server {
     /// Connections, feeds and stored values stay, rooms wake again, and WebSockets without a route
     /// are closed with 1012. Panics, as [`serve`](super::serve) does, if the host would refuse the
     /// version.
+    ///
+    /// # Examples
     ///
     /// ```
     /// use tidegate::{prelude::*, testing};

@@ -86,6 +86,10 @@ impl Server {
     }
 
     /// Opens a WebSocket, or returns the refusal.
+    ///
+    /// # Errors
+    ///
+    /// The answer that refuses the WebSocket.
     pub fn try_connect(&mut self, connect: impl Into<Connect>) -> Result<ConnRef, ClientResponse> {
         let result = self.call(ClientRequest {
             wants: Wants::WebSocket,
@@ -114,6 +118,8 @@ impl Server {
 
     /// Sends messages that the host delivers together, like messages that come while a handler
     /// runs. Panics if the connection is closed.
+    ///
+    /// # Examples
     ///
     /// ```
     /// use tidegate::{prelude::*, testing};
@@ -173,6 +179,8 @@ impl Server {
 
     /// Checks the next message. Panics if it is a different one, or if there is none.
     ///
+    /// # Examples
+    ///
     /// ```
     /// use tidegate::{prelude::*, testing};
     ///
@@ -204,6 +212,8 @@ impl Server {
 
     /// Stops reading: messages to the client wait in its outbox (1 MiB, 1,024 messages) until that
     /// is full.
+    ///
+    /// # Examples
     ///
     /// ```
     /// use tidegate::{SendError, prelude::*, testing};
@@ -281,6 +291,10 @@ impl Server {
     }
 
     /// Opens a feed, or returns the refusal.
+    ///
+    /// # Errors
+    ///
+    /// The answer that refuses the feed.
     pub fn try_subscribe(
         &mut self,
         connect: impl Into<Connect>,
@@ -301,6 +315,8 @@ impl Server {
     }
 
     /// Returns the feed's position: a browser sends it as `Last-Event-ID` when it reconnects.
+    ///
+    /// # Examples
     ///
     /// ```
     /// use tidegate::{prelude::*, testing::{self, Connect}};

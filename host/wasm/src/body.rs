@@ -183,7 +183,7 @@ pub(crate) struct OutgoingBody {
     /// Frames that were left in the body when the guest's call ended.
     frames: VecDeque<Frame>,
     /// Why the body breaks off after `frames`.
-    failure: Option<BodyFailure>,
+    failure: Option<BreakOffCause>,
     /// None once the guest's call has ended.
     rest: Option<RemainingWork>,
     /// Length of the body in bytes, as the answer's head has it or will have it.
@@ -198,7 +198,7 @@ pub(crate) struct OutgoingBody {
 }
 
 /// Why a body broke off.
-enum BodyFailure {
+enum BreakOffCause {
     Fault(Fault),
     /// It is not the guest's fault: the body of the request did, and the guest passed that on; or no content was to be sent.
     Excused,
@@ -262,7 +262,7 @@ impl OutgoingBody {
             (Remainder::Nothing, Ok(())) => self.fail(None),
             (Remainder::Error(error), Ok(())) => self.fail(Some(&error)),
             (Remainder::Fed | Remainder::Nothing | Remainder::Error(_), Err(fault)) => {
-                (self.body, self.failure) = (None, Some(BodyFailure::Fault(fault)));
+                (self.body, self.failure) = (None, Some(BreakOffCause::Fault(fault)));
             }
         }
         // An instance that keeps something of this request would have it in the next one.
@@ -279,7 +279,7 @@ impl OutgoingBody {
     fn fail(&mut self, error: Option<&Error>) {
         self.body = None;
         if self.origin.cut_off.0.load(Relaxed) || !self.has_content {
-            self.failure = Some(BodyFailure::Excused);
+            self.failure = Some(BreakOffCause::Excused);
             return;
         }
         let sent = self.sent + self.frames.iter().map(length).sum::<u64>();
@@ -297,7 +297,7 @@ impl OutgoingBody {
             (Some(error), _) => format!("its body ended with the error {error:?}"),
             (None, _) => "it returned without finishing its body".into(),
         };
-        self.failure = Some(BodyFailure::Fault(Fault::Answer(what)));
+        self.failure = Some(BreakOffCause::Fault(Fault::Answer(what)));
     }
 
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
@@ -336,19 +336,19 @@ impl OutgoingBody {
     }
 
     fn break_off_at_wrong_length(&mut self, promised: u64) -> BodyError {
-        self.break_off(BodyFailure::Fault(Fault::Answer(wrong_length(
+        self.break_off(BreakOffCause::Fault(Fault::Answer(wrong_length(
             promised, self.sent,
         ))))
     }
 
-    fn break_off(&mut self, failure: BodyFailure) -> BodyError {
+    fn break_off(&mut self, failure: BreakOffCause) -> BodyError {
         self.give_up();
         match failure {
-            BodyFailure::Fault(fault) => {
+            BreakOffCause::Fault(fault) => {
                 self.origin.report("a streamed answer broke off", &fault);
                 BodyError(fault.to_string())
             }
-            BodyFailure::Excused => BodyError("the body of the request broke off".into()),
+            BreakOffCause::Excused => BodyError("the body of the request broke off".into()),
         }
     }
 

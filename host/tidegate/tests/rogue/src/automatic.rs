@@ -6,6 +6,9 @@ use tidegate::prelude::*;
 pub(crate) fn automatic(with: &str) -> Result {
     match with.split_once(' ') {
         Some((request, response)) => tidegate::set_auto_response(request, response),
-        None => tidegate::clear_auto_response(),
+        None => {
+            tidegate::clear_auto_response();
+            Ok(())
+        }
     }
 }
