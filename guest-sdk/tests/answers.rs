@@ -312,7 +312,7 @@ fn context_comes_to_every_handler_but_a_streams() {
             reply.send(user(req).await).await
         })
         .feed("/feed", |req| {
-            Feed::follow(req.context("user").unwrap_or("nobody"))
+            Feed::follow(req.context("user").unwrap_or("no user"))
         })
         .socket("/socket", Greeter);
     let mut server = testing::serve(app);

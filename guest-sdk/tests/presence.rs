@@ -127,7 +127,7 @@ fn next(state: &mut u64) -> usize {
 }
 
 #[test]
-fn under_churn_nobody_is_missed_and_nobody_is_counted_twice() {
+fn under_churn_each_member_is_counted_exactly_once() {
     let mut state = 7;
     let mut server = server();
     let mut clients: Vec<(ConnRef, Seen)> = Vec::new();

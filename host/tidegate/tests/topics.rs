@@ -249,7 +249,7 @@ async fn connections_are_found_by_id_and_by_tag() {
     assert_eq!(bob.text().await, format!("poked by {ann_id}"));
     bob.close().await;
     server.wait_for(&format!("closed {bob_id}"));
-    assert_eq!(ann.ask("poke 0123").await, "nobody");
+    assert_eq!(ann.ask("poke 0123").await, "no connection");
 }
 
 #[tokio::test]

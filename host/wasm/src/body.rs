@@ -212,9 +212,12 @@ impl OutgoingBody {
         promised: Option<u64>,
         origin: AnswerContext,
     ) -> OutgoingBody {
-        // RFC 9110 section 6.4.1. The length is then that of another answer.
-        let has_content = !origin.is_head
-            && ![StatusCode::NO_CONTENT, StatusCode::NOT_MODIFIED].contains(&status);
+        // RFC 9110 sections 6.4.1 and 15.3.6. The length is then that of another answer.
+        let is_bodiless = matches!(
+            status,
+            StatusCode::NO_CONTENT | StatusCode::RESET_CONTENT | StatusCode::NOT_MODIFIED
+        );
+        let has_content = !origin.is_head && !is_bodiless;
         let promised = promised.or_else(|| body.size_hint().exact());
         OutgoingBody {
             body: Some(body),
@@ -247,10 +250,12 @@ impl OutgoingBody {
             .body
             .as_mut()
             .map_or(Remainder::End, |body| drain(body, &mut self.frames));
+        // Without content, the client has the whole answer whatever is left of the body.
+        let is_whole = matches!(left, Remainder::End) || !self.has_content;
         match (left, outcome) {
             (Remainder::Fed, Ok(())) => {}
             (Remainder::End, Ok(())) => self.body = None,
-            (Remainder::End, Err(fault)) => {
+            (_, Err(fault)) if is_whole => {
                 self.body = None;
                 let place = if self.has_left {
                     "the app failed after its client had left"
@@ -261,7 +266,7 @@ impl OutgoingBody {
             }
             (Remainder::Nothing, Ok(())) => self.fail(None),
             (Remainder::Error(error), Ok(())) => self.fail(Some(&error)),
-            (Remainder::Fed | Remainder::Nothing | Remainder::Error(_), Err(fault)) => {
+            (_, Err(fault)) => {
                 (self.body, self.failure) = (None, Some(BreakOffCause::Fault(fault)));
             }
         }

@@ -112,6 +112,10 @@ impl LoadedApp {
 /// Reads, checks and compiles a component (or takes its code from the cache), and asks it for its manifest.
 ///
 /// Blocks while it compiles: seconds for a large app.
+///
+/// # Errors
+///
+/// The reason why the component cannot be served, with its code.
 pub async fn load(path: &Path, options: Options) -> Result<LoadedApp, LoadError> {
     let began = Instant::now();
     let bytes = read(path, options.component_bytes_max)?;
@@ -167,9 +171,13 @@ fn read(path: &Path, bytes_max: u64) -> Result<Vec<u8>, LoadError> {
     fs::read(path).map_err(LoadError::Read)
 }
 
-/// Compiles a component ahead into a file that [`load`] takes; the bytes of that file.
+/// Compiles a component ahead into a file for [`load`]. Returns the size of that file in bytes.
 ///
-/// Blocks while it compiles. Nothing of the app is run, and no grant is looked at.
+/// Blocks while it compiles. No code of the app runs, and grants do not matter.
+///
+/// # Errors
+///
+/// The reason why the component cannot be compiled, or why the file cannot be written.
 pub fn compile(path: &Path, to: &Path, options: &Options) -> Result<u64, LoadError> {
     let wasm = read(path, options.component_bytes_max)?;
     let concurrent = ComponentInfo::read(&wasm)?.is_concurrent();

@@ -78,7 +78,7 @@ impl Socket for Rogue {
                 tidegate::publish_except(conn, topic, text)
             }),
             "poke" => find(with).map_or_else(
-                || conn.send("nobody"),
+                || conn.send("no connection"),
                 |other| other.send(format!("poked by {}", conn.id())),
             ),
             "tagged" => conn.send(ids(Some(with), None, 1000).join(" ")),
