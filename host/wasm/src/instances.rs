@@ -434,7 +434,7 @@ mod tests {
 
     #[test]
     fn a_shortage_lasts_while_a_call_waits_and_takes_no_claim() {
-        let account = Account::new(16);
+        let account = InstanceAccount::new(16);
         let mut cx = Context::from_waker(Waker::noop());
         let mut early = Box::pin(account.shortage());
         assert!(early.as_mut().poll(&mut cx).is_pending());

@@ -1,7 +1,7 @@
 //! The functions of a room's handlers, natively: the hub's transaction of the room, and the clock
 //! of the test.
 
-use super::{limit_error, position, published, scope, start_point};
+use super::{position, published, scope, start_point};
 use crate::{CallError, LimitError, Position, Publication, Range, StartPoint, StorageError};
 use std::{
     cell::{Cell, RefCell},
