@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, OnceLock},
     time::Duration,
 };
-use tidegate_edge::{Config, Local, Server, Version};
+use tidegate_edge::{Config, InProcess, Server, Version};
 use tidegate_hub::{Hub, Limits, Message, page::{ActionOutcome, ActionStep, Form}, testing::FakeApp};
 use tidegate_routing::{Exports, Manifest, Page, Route, Router, Target};
 use tokio::{
@@ -22,7 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// A server of an app that sends messages back and reads forms to their end.
 pub struct Stage {
     runtime: Runtime,
-    local: Local,
+    local: InProcess,
     messages: Arc<Mutex<Vec<Message>>>,
 }
 
@@ -89,7 +89,7 @@ impl Stage {
             .expect("the system has a runtime");
         Stage {
             runtime,
-            local: Local::new(server),
+            local: InProcess::new(server),
             messages,
         }
     }

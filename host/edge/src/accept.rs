@@ -1,10 +1,10 @@
 //! Accepts connections, hands each one to a worker, and drains them all when the shutdown begins.
 
 use crate::{
+    drain::DrainGuard,
     http::answer::NO_SEAT,
     http::http1::{self, Peer},
     http::pace::{self, PaceRule},
-    lifeline::Lifeline,
     memory,
     server::Server,
     sockets::{SeatRefusal, SeatedSocket},
@@ -53,16 +53,16 @@ pub async fn serve(
     workers: &[Handle],
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<Drained> {
-    let (lifeline, stop, mut all_gone) = Lifeline::new();
+    let (drain, stop, mut all_gone) = DrainGuard::new();
 
-    accept(listeners, &server, workers, &lifeline, &stop, shutdown).await?;
+    accept(listeners, &server, workers, &drain, &stop, shutdown).await?;
 
     server
         .hub
         .connections()
         .close_all(&Close::new(1001, "the server is going away"));
     stop.send_replace(true);
-    drop(lifeline);
+    drop(drain);
     let in_time = timeout(server.config.drain_within, all_gone.recv())
         .await
         .is_ok();
@@ -73,7 +73,7 @@ async fn accept(
     listeners: Vec<TcpListener>,
     server: &Arc<Server>,
     workers: &[Handle],
-    lifeline: &Lifeline,
+    drain: &DrainGuard,
     stop: &watch::Sender<bool>,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
@@ -144,7 +144,7 @@ async fn accept(
         };
         // A socket belongs to the runtime that first uses it, so this runtime gives it up.
         if let (Ok(stream), Some(worker)) = (stream.into_std(), turn.next()) {
-            let (server, lifeline) = (server.clone(), lifeline.clone());
+            let (server, drain) = (server.clone(), drain.clone());
             worker.spawn(async move {
                 if let Ok(stream) = TcpStream::from_std(stream) {
                     _ = stream.set_nodelay(true);
@@ -162,7 +162,7 @@ async fn accept(
                             buffers,
                         },
                         server,
-                        lifeline,
+                        drain,
                     )
                     .await;
                 }

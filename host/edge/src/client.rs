@@ -23,25 +23,25 @@ use tokio_tungstenite::{
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), tidegate_edge::client::ClientError> {
-/// use tidegate_edge::client::{Client, Received};
-/// let mut client = Client::connect("ws://127.0.0.1:8080/echo", &[], &[]).await?;
+/// use tidegate_edge::client::{ServerEvent, WebSocketClient};
+/// let mut client = WebSocketClient::connect("ws://127.0.0.1:8080/echo", &[], &[]).await?;
 /// client.send(tidegate_hub::Message::text("hi")).await?;
-/// assert!(matches!(client.receive().await, Received::Message(_)));
+/// assert!(matches!(client.receive().await, ServerEvent::Message(_)));
 /// # Ok(())
 /// # }
 /// ```
-pub struct Client<Io = TcpStream> {
+pub struct WebSocketClient<Io = TcpStream> {
     stream: WebSocketStream<Io>,
     protocol: Option<String>,
     /// Time of the last frame from the server.
-    heard: Instant,
+    last_frame_at: Instant,
     /// Number of pings since then.
     pings: u32,
 }
 
 /// Event from the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Received {
+pub enum ServerEvent {
     /// A whole message.
     Message(Message),
     /// The end: the code and reason of the close frame, 1005 if that frame has no code, or 1006 if
@@ -81,14 +81,14 @@ impl fmt::Display for ClientError {
 
 impl std::error::Error for ClientError {}
 
-impl Client {
+impl WebSocketClient {
     /// Connects and completes the handshake. Headers are pairs of name and value. The server
     /// selects one of the subprotocols.
     pub async fn connect(
         url: &str,
         headers: &[(String, String)],
         protocols: &[String],
-    ) -> Result<Client, ClientError> {
+    ) -> Result<WebSocketClient, ClientError> {
         let uri: Uri = url
             .parse()
             .map_err(|error| ClientError::Url(format!("{url:?} is no URL: {error}")))?;
@@ -109,18 +109,18 @@ impl Client {
             .await
             .map_err(ClientError::Io)?;
         _ = stream.set_nodelay(true);
-        Client::over(stream, url, headers, protocols).await
+        WebSocketClient::over(stream, url, headers, protocols).await
     }
 }
 
-impl<Io: AsyncRead + AsyncWrite + Unpin> Client<Io> {
+impl<Io: AsyncRead + AsyncWrite + Unpin> WebSocketClient<Io> {
     /// Completes the handshake on an existing connection.
     pub async fn over(
         io: Io,
         url: &str,
         headers: &[(String, String)],
         protocols: &[String],
-    ) -> Result<Client<Io>, ClientError> {
+    ) -> Result<WebSocketClient<Io>, ClientError> {
         let mut request = url
             .into_client_request()
             .map_err(|error| ClientError::Url(error.to_string()))?;
@@ -138,16 +138,16 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Client<Io> {
                 .headers_mut()
                 .insert(header::SEC_WEBSOCKET_PROTOCOL, value);
         }
-        let (stream, response) = client_async(request, io).await.map_err(refused)?;
+        let (stream, response) = client_async(request, io).await.map_err(client_error)?;
         let protocol = response
             .headers()
             .get(header::SEC_WEBSOCKET_PROTOCOL)
             .and_then(|value| value.to_str().ok())
             .map(str::to_owned);
-        Ok(Client {
+        Ok(WebSocketClient {
             stream,
             protocol,
-            heard: Instant::now(),
+            last_frame_at: Instant::now(),
             pings: 0,
         })
     }
@@ -163,7 +163,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Client<Io> {
             Message::Text(text) => tungstenite::Message::text(text.to_string()),
             Message::Binary(bytes) => tungstenite::Message::Binary(bytes),
         };
-        self.stream.send(message).await.map_err(refused)
+        self.stream.send(message).await.map_err(client_error)
     }
 
     /// Begins the close handshake. The server's close frame is then received like any other.
@@ -177,18 +177,18 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Client<Io> {
             .await;
     }
 
-    /// Does the same as [`receive`](Client::receive), and sends a ping if no frame has come for
+    /// Does the same as [`receive`](WebSocketClient::receive), and sends a ping if no frame has come for
     /// `every`. If two pings get no answer, the connection counts as lost (1006). Dropping the
     /// future loses nothing.
-    pub async fn receive_or_ping(&mut self, every: Duration) -> Received {
+    pub async fn receive_or_ping(&mut self, every: Duration) -> ServerEvent {
         loop {
-            let due = self.heard + every * (self.pings + 1);
+            let due = self.last_frame_at + every * (self.pings + 1);
             match timeout_at(due, self.receive()).await {
                 Ok(received) => return received,
                 // A ping or pong has come in the meantime.
-                Err(_) if self.heard + every * (self.pings + 1) > due => {}
+                Err(_) if self.last_frame_at + every * (self.pings + 1) > due => {}
                 Err(_) if self.pings == 2 => {
-                    return Received::Closed(Close {
+                    return ServerEvent::Closed(Close {
                         code: 1006,
                         reason: format!("nothing came for {} s", (every * 3).as_secs()),
                     });
@@ -207,22 +207,22 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Client<Io> {
     }
 
     /// Returns the next message or the end. Dropping the future loses nothing.
-    pub async fn receive(&mut self) -> Received {
+    pub async fn receive(&mut self) -> ServerEvent {
         let gone = || {
-            Received::Closed(Close {
+            ServerEvent::Closed(Close {
                 code: 1006,
                 reason: String::new(),
             })
         };
         loop {
             let next = self.stream.next().await;
-            (self.heard, self.pings) = (Instant::now(), 0);
+            (self.last_frame_at, self.pings) = (Instant::now(), 0);
             match next {
                 Some(Ok(tungstenite::Message::Text(text))) => {
-                    return Received::Message(Message::text(text.to_string()));
+                    return ServerEvent::Message(Message::text(text.to_string()));
                 }
                 Some(Ok(tungstenite::Message::Binary(bytes))) => {
-                    return Received::Message(Message::Binary(bytes));
+                    return ServerEvent::Message(Message::Binary(bytes));
                 }
                 Some(Ok(tungstenite::Message::Close(frame))) => {
                     // The stream is polled further so that our close frame is written.
@@ -237,7 +237,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Client<Io> {
                             reason: frame.reason.to_string(),
                         },
                     );
-                    return Received::Closed(close);
+                    return ServerEvent::Closed(close);
                 }
                 Some(Ok(_)) => {}
                 Some(Err(_)) | None => return gone(),
@@ -246,7 +246,7 @@ impl<Io: AsyncRead + AsyncWrite + Unpin> Client<Io> {
     }
 }
 
-fn refused(error: tungstenite::Error) -> ClientError {
+fn client_error(error: tungstenite::Error) -> ClientError {
     match error {
         tungstenite::Error::Http(response) => {
             let body = response.body().as_deref().unwrap_or_default();
@@ -261,7 +261,7 @@ fn refused(error: tungstenite::Error) -> ClientError {
 }
 
 /// Head of the answer to a request, with a body that is still to be read.
-pub struct Answer {
+pub struct HttpResponse {
     /// Status code.
     pub status: StatusCode,
     /// All headers.
@@ -273,7 +273,7 @@ pub struct Answer {
 ///
 /// # Errors
 /// Returns an error if the answer is invalid, or if the server closes the connection.
-pub async fn request<Io>(io: Io, request: http::Request<Bytes>) -> Result<Answer, ClientError>
+pub async fn request<Io>(io: Io, request: http::Request<Bytes>) -> Result<HttpResponse, ClientError>
 where
     Io: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -285,19 +285,19 @@ where
         .await
         .map_err(broken)?
         .into_parts();
-    Ok(Answer {
+    Ok(HttpResponse {
         status: parts.status,
         headers: parts.headers,
         body,
     })
 }
 
-impl Answer {
+impl HttpResponse {
     /// Returns the next piece of the body, or `None` at its end.
     ///
     /// # Errors
     /// Returns an error if the body breaks off.
-    pub async fn piece(&mut self) -> Result<Option<Bytes>, ClientError> {
+    pub async fn next_piece(&mut self) -> Result<Option<Bytes>, ClientError> {
         loop {
             match self.body.frame().await {
                 None => return Ok(None),
@@ -318,24 +318,24 @@ impl Answer {
 
 /// An event of an event stream (WHATWG HTML, section 9.2).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Event {
+pub struct StreamEvent {
     /// Name of the event, if it has one.
     pub name: Option<String>,
     /// Data of the event; its lines are joined by LF.
     pub data: String,
 }
 
-impl Event {
+impl StreamEvent {
     /// Takes the first whole event from the text read so far. Comments, and blocks without data,
     /// are not events.
     ///
     /// ```
-    /// use tidegate_edge::client::Event;
+    /// use tidegate_edge::client::StreamEvent;
     /// let mut read = ":\n\nid: 7\nevent: tick\ndata: a\ndata:b\n\ndata: half".to_owned();
-    /// assert_eq!(Event::take(&mut read), Some(Event { name: Some("tick".into()), data: "a\nb".into() }));
-    /// assert_eq!((Event::take(&mut read), &*read), (None, "data: half"));
+    /// assert_eq!(StreamEvent::take(&mut read), Some(StreamEvent { name: Some("tick".into()), data: "a\nb".into() }));
+    /// assert_eq!((StreamEvent::take(&mut read), &*read), (None, "data: half"));
     /// ```
-    pub fn take(read: &mut String) -> Option<Event> {
+    pub fn take(read: &mut String) -> Option<StreamEvent> {
         while let Some(end) = read.find("\n\n") {
             let block: String = read.drain(..end + 2).collect();
             let value = |line, field| {
@@ -351,7 +351,7 @@ impl Event {
             };
             let (names, data) = (of("event"), of("data"));
             if !data.is_empty() {
-                return Some(Event {
+                return Some(StreamEvent {
                     name: names.last().map(ToString::to_string),
                     data: data.join("\n"),
                 });
@@ -371,7 +371,7 @@ mod tests {
         let (near, far) = duplex(1000);
         let (server, client) = tokio::join!(
             tokio_tungstenite::accept_async(far),
-            Client::over(near, "ws://x/", &[], &[])
+            WebSocketClient::over(near, "ws://x/", &[], &[])
         );
         let (mut server, mut client) = (server.unwrap(), client.unwrap());
         let every = Duration::from_millis(20);
@@ -391,12 +391,12 @@ mod tests {
             server.next().await
         };
         tokio::select! {
-            received = client.receive_or_ping(every) => assert_eq!(received, Received::Message(Message::text("late"))),
+            received = client.receive_or_ping(every) => assert_eq!(received, ServerEvent::Message(Message::text("late"))),
             next = pings => panic!("{next:?} instead of the message"),
         }
         let lost = client.receive_or_ping(every).await;
         assert!(
-            matches!(&lost, Received::Closed(close) if close.code == 1006),
+            matches!(&lost, ServerEvent::Closed(close) if close.code == 1006),
             "{lost:?}"
         );
     }

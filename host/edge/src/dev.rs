@@ -5,7 +5,7 @@ use crate::{
     sse::event_stream,
 };
 use bytes::Bytes;
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{StatusCode, header};
 use std::{
     future::Future,
     pin::Pin,
@@ -16,27 +16,28 @@ use tidegate_hub::{BodyError, Fault, Frame, app::Stream};
 use tokio::sync::watch;
 
 const SCRIPT: &str = include_str!("dev.js");
+const SCRIPT_TYPE: &str = "text/javascript; charset=utf-8";
 
-/// Sends every open page the same: the latest news, as JSON that the edge does not parse. A page
-/// that connects receives it at once.
+/// Sends every open page the same state, as JSON that the edge does not parse. A page that connects
+/// receives the latest state at once.
 ///
 /// ```
-/// let pages = tidegate_edge::Pages::default();
-/// pages.tell(r#"{"version":2}"#);
+/// let channel = tidegate_edge::DevChannel::default();
+/// channel.publish(r#"{"version":2}"#);
 /// ```
 #[derive(Debug)]
-pub struct Pages(watch::Sender<Arc<str>>);
+pub struct DevChannel(watch::Sender<Arc<str>>);
 
-impl Default for Pages {
-    fn default() -> Pages {
-        Pages(watch::Sender::new("{}".into()))
+impl Default for DevChannel {
+    fn default() -> DevChannel {
+        DevChannel(watch::Sender::new("{}".into()))
     }
 }
 
-impl Pages {
-    /// Replaces the news, which is one line.
-    pub fn tell(&self, news: &str) {
-        self.0.send_replace(news.into());
+impl DevChannel {
+    /// Replaces the state, which is one line.
+    pub fn publish(&self, state: &str) {
+        self.0.send_replace(state.into());
     }
 }
 
@@ -44,82 +45,75 @@ impl Pages {
 /// is empty and there is no channel.
 pub(crate) fn answer(
     endpoint: &str,
-    pages: Option<&Pages>,
+    channel: Option<&DevChannel>,
     stopping: watch::Receiver<bool>,
 ) -> Option<HttpAnswer> {
-    match (endpoint, pages) {
-        ("dev.js", Some(_)) => Some(with_type(
+    match (endpoint, channel) {
+        ("dev.js", Some(_)) => Some(answer::uncached(
+            StatusCode::OK,
+            SCRIPT_TYPE,
             AnswerBody::Whole(Some(Bytes::from_static(SCRIPT.as_bytes()))),
-            "text/javascript; charset=utf-8",
         )),
-        ("dev.js", None) => Some(with_type(
+        ("dev.js", None) => Some(answer::uncached(
+            StatusCode::OK,
+            SCRIPT_TYPE,
             AnswerBody::Whole(None),
-            "text/javascript; charset=utf-8",
         )),
-        ("dev", Some(pages)) => {
-            let mut news = pages.0.subscribe();
-            news.mark_changed();
-            Some(with_type(
-                AnswerBody::Stream(Box::pin(Channel {
-                    next: next(news, stopping),
-                })),
+        ("dev", Some(channel)) => {
+            let mut states = channel.0.subscribe();
+            states.mark_changed();
+            let next = next_state(states, stopping);
+            Some(answer::uncached(
+                StatusCode::OK,
                 "text/event-stream",
+                AnswerBody::Stream(Box::pin(DevStream { next })),
             ))
         }
         _ => None,
     }
 }
 
-fn with_type(body: AnswerBody, kind: &'static str) -> HttpAnswer {
-    let mut answer = Response::new(body);
-    *answer.status_mut() = StatusCode::OK;
-    answer
-        .headers_mut()
-        .insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
-    answer
-        .headers_mut()
-        .insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    answer
-}
-
-type Next = Pin<
+type NextState = Pin<
     Box<
         dyn Future<Output = Option<(Bytes, watch::Receiver<Arc<str>>, watch::Receiver<bool>)>>
             + Send,
     >,
 >;
 
-struct Channel {
-    next: Next,
+struct DevStream {
+    next: NextState,
 }
 
-/// Returns the next news, or `None` when the server stops.
-fn next(mut news: watch::Receiver<Arc<str>>, mut stopping: watch::Receiver<bool>) -> Next {
+/// Returns the event of the next state, or `None` when the server stops.
+fn next_state(
+    mut states: watch::Receiver<Arc<str>>,
+    mut stopping: watch::Receiver<bool>,
+) -> NextState {
     Box::pin(async move {
         tokio::select! {
-            changed = news.changed() => changed.ok()?,
+            changed = states.changed() => changed.ok()?,
             _ = stopping.wait_for(|stopping| *stopping) => return None,
         }
-        let event = event_stream::event(None, None, &news.borrow_and_update());
-        Some((event, news, stopping))
+        let event = event_stream::event(None, None, &states.borrow_and_update());
+        Some((event, states, stopping))
     })
 }
 
-impl Stream for Channel {
+impl Stream for DevStream {
     fn poll_frame(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame, BodyError>>> {
         self.next.as_mut().poll(cx).map(|next| {
-            let (event, news, stopping) = next?;
-            self.next = self::next(news, stopping);
+            let (event, states, stopping) = next?;
+            self.next = next_state(states, stopping);
             Some(Ok(Frame::Data(event)))
         })
     }
 }
 
 /// Returns the fault as text for the app's developer.
-pub(crate) fn told(fault: &Fault) -> String {
+pub(crate) fn fault_text(fault: &Fault) -> String {
     format!(
         "{fault}\n\nOnly tidegate dev shows this; tidegate serve answers with an id of its log."
     )
@@ -127,7 +121,7 @@ pub(crate) fn told(fault: &Fault) -> String {
 
 /// Returns the fault as a page for the app's developer.
 pub(crate) fn show_fault(fault: &Fault, masked: &HttpAnswer) -> HttpAnswer {
-    let mut shown = answer::text(masked.status(), &told(fault));
+    let mut shown = answer::text(masked.status(), &fault_text(fault));
     let kept = masked
         .headers()
         .iter()

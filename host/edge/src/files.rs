@@ -25,14 +25,14 @@ pub use caching::CacheRule;
 pub(crate) use caching::make_private;
 
 use crate::{
-    files::file_body::{FileBody, Piece},
+    files::file_body::{FileBody, FilePiece},
     http::answer::{self, AnswerBody, HttpAnswer},
     http::media,
     sockets::{Seat, Sockets},
 };
 use bytes::Bytes;
 use codings::{CODINGS, Coding};
-use conditions::{Outcome, Validators};
+use conditions::{PreconditionResult, Validators};
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use ranges::Ranges;
 use std::{
@@ -56,21 +56,21 @@ const DATES_FROM: Duration = Duration::from_secs(315_619_200); // 1980-01-02
 
 /// A directory of files. Its dotfiles are not served, except `.well-known`.
 pub(crate) struct Files {
-    place: Arc<Place>,
+    directory: Arc<AssetDirectory>,
     rules: Vec<CacheRule>,
     tags: Arc<Tags>,
     sockets: Arc<Sockets>,
     hub: Arc<Hub>,
 }
 
-struct Place {
+struct AssetDirectory {
     root: PathBuf,
     /// True if symbolic links may lead out of the directory.
-    may_leave: bool,
+    can_leave: bool,
 }
 
 /// A file that was opened to be sent.
-struct Opened {
+struct OpenFile {
     file: File,
     metadata: Metadata,
     coding: Option<Coding>,
@@ -82,17 +82,17 @@ struct Opened {
 impl Files {
     pub(crate) fn new(
         root: &FilePath,
-        may_leave: bool,
+        can_leave: bool,
         rules: Vec<CacheRule>,
         sockets: Arc<Sockets>,
         hub: Arc<Hub>,
     ) -> Files {
-        let place = Arc::new(Place {
+        let directory = Arc::new(AssetDirectory {
             root: root.to_owned(),
-            may_leave,
+            can_leave,
         });
         Files {
-            place,
+            directory,
             rules,
             tags: Arc::new(Tags::new()),
             sockets,
@@ -118,7 +118,7 @@ impl Files {
     /// it.
     pub(crate) fn has(&self, path: &Path<'_>) -> bool {
         self.name(path)
-            .is_some_and(|name| self.place.locate(&name).is_ok())
+            .is_some_and(|name| self.directory.locate(&name).is_ok())
     }
 
     /// Returns `index.html` for a path without any other answer, if the client asks for a page.
@@ -156,7 +156,7 @@ impl Files {
             return None;
         }
         let name = segments.join("/");
-        self.place.root.join(&name).is_file().then_some(name)
+        self.directory.root.join(&name).is_file().then_some(name)
     }
 
     async fn serve(
@@ -175,21 +175,21 @@ impl Files {
             }
         };
         let cache = caching::of(&format!("/{name}"), &self.rules);
-        let (place, accepted) = (self.place.clone(), accepted(headers));
-        let opened = spawn_blocking(move || place.open(&name, &accepted))
+        let (directory, accepted) = (self.directory.clone(), accepted(headers));
+        let representation = spawn_blocking(move || directory.open(&name, &accepted))
             .await
             .ok()?
             .ok()?;
-        let Opened {
+        let OpenFile {
             file,
             metadata,
             coding,
             kind,
             varies,
-        } = opened;
+        } = representation;
         // The file existed a moment ago. A file that can't be read counts as missing.
         let (file, etag) = self.tags.of(file, &metadata).await.ok()?;
-        let sent = Sent {
+        let answer = FileAnswer {
             length: metadata.len(),
             modified: modified(&metadata),
             etag: &etag,
@@ -198,7 +198,7 @@ impl Files {
             varies,
             cache,
         };
-        sent.answer(file, seat, method, headers).await.ok()
+        answer.build(file, seat, method, headers).await.ok()
     }
 }
 
@@ -249,11 +249,11 @@ fn is_older(one: &Metadata, other: &Metadata) -> bool {
     }
 }
 
-impl Place {
+impl AssetDirectory {
     /// Returns the path of a file with all links resolved.
     fn locate(&self, name: &str) -> io::Result<PathBuf> {
         let path = self.root.join(name);
-        if self.may_leave {
+        if self.can_leave {
             return Ok(path);
         }
         let path = path.canonicalize()?;
@@ -266,7 +266,7 @@ impl Place {
 
     /// Opens a file, or the compressed form next to it that the client prefers. A form that is older
     /// than the file is of an earlier content, and is not offered.
-    fn open(&self, name: &str, accepted: &HeaderMap) -> io::Result<Opened> {
+    fn open(&self, name: &str, accepted: &HeaderMap) -> io::Result<OpenFile> {
         let beside = |coding: &Coding| format!("{name}{}", coding.suffix);
         let (plain, plain_metadata) = self.open_one(name)?;
         let is_offered = |coding: &Coding| {
@@ -282,7 +282,7 @@ impl Place {
             Some(coding) => self.open_one(&beside(&coding))?,
             None => (plain, plain_metadata),
         };
-        Ok(Opened {
+        Ok(OpenFile {
             file,
             metadata,
             coding,
@@ -303,7 +303,7 @@ impl Place {
 }
 
 /// One form of a file with the values of its headers.
-struct Sent<'a> {
+struct FileAnswer<'a> {
     length: u64,
     modified: Option<SystemTime>,
     etag: &'a str,
@@ -313,8 +313,8 @@ struct Sent<'a> {
     cache: HeaderValue,
 }
 
-impl Sent<'_> {
-    async fn answer(
+impl FileAnswer<'_> {
+    async fn build(
         self,
         file: File,
         seat: Seat,
@@ -325,20 +325,20 @@ impl Sent<'_> {
             etag: self.etag,
             modified: self.modified,
         };
-        match conditions::judge(headers, validators) {
-            Outcome::Send => {}
-            Outcome::NotModified => {
+        match conditions::evaluate(headers, validators) {
+            PreconditionResult::Send => {}
+            PreconditionResult::NotModified => {
                 return Ok(self.with_validators(
                     Response::new(AnswerBody::Whole(None)),
                     StatusCode::NOT_MODIFIED,
                 ));
             }
-            Outcome::Failed => {
-                let told = answer::text(
+            PreconditionResult::Failed => {
+                let answer = answer::text(
                     StatusCode::PRECONDITION_FAILED,
                     "the file is not as the request wants it",
                 );
-                return Ok(self.with_validators(told, StatusCode::PRECONDITION_FAILED));
+                return Ok(self.with_validators(answer, StatusCode::PRECONDITION_FAILED));
             }
         }
         // If the file may change again within the second of its date, the date is a weak validator
@@ -353,33 +353,34 @@ impl Sent<'_> {
         };
         // RFC 9110 section 14.2: ranges are defined for GET only.
         let ranges = match method == Method::GET && conditions::allows_range(headers, strong) {
-            true => ranges::read(headers, self.length),
+            true => ranges::requested_ranges(headers, self.length),
             false => Ranges::Whole,
         };
         match ranges {
             Ranges::Unsatisfiable => {
-                let mut told = answer::text(
+                let mut answer = answer::text(
                     StatusCode::RANGE_NOT_SATISFIABLE,
                     &format!("the file has {} bytes", self.length),
                 );
-                told.headers_mut().insert(
+                answer.headers_mut().insert(
                     header::CONTENT_RANGE,
                     value(format!("bytes */{}", self.length)),
                 );
-                Ok(self.with_validators(told, StatusCode::RANGE_NOT_SATISFIABLE))
+                Ok(self.with_validators(answer, StatusCode::RANGE_NOT_SATISFIABLE))
             }
             Ranges::Whole => {
                 let body = match self.length {
                     0 => AnswerBody::Whole(None),
-                    length if length <= WHOLE_BYTES_MAX => whole(file, length).await?,
-                    length => of_pieces(file, seat, vec![Piece::Part(0..length)]),
+                    length if length <= WHOLE_BYTES_MAX => whole_body(file, length).await?,
+                    length => pieces_body(file, seat, vec![FilePiece::Part(0..length)]),
                 };
                 Ok(self.with_content(Response::new(body), StatusCode::OK))
             }
             Ranges::Parts(parts) => match <[_; 1]>::try_from(parts) {
                 Ok([part]) => {
                     let range = self.content_range(&part);
-                    let mut answer = Response::new(of_pieces(file, seat, vec![Piece::Part(part)]));
+                    let mut answer =
+                        Response::new(pieces_body(file, seat, vec![FilePiece::Part(part)]));
                     answer
                         .headers_mut()
                         .insert(header::CONTENT_RANGE, value(range));
@@ -388,7 +389,7 @@ impl Sent<'_> {
                 Err(parts) => {
                     let (pieces, kind) = self.multipart(&parts)?;
                     let mut answer = self.with_content(
-                        Response::new(of_pieces(file, seat, pieces)),
+                        Response::new(pieces_body(file, seat, pieces)),
                         StatusCode::PARTIAL_CONTENT,
                     );
                     answer.headers_mut().insert(header::CONTENT_TYPE, kind);
@@ -404,7 +405,10 @@ impl Sent<'_> {
 
     /// Returns the pieces of a `multipart/byteranges` body (RFC 9110 section 14.6), and its media
     /// type.
-    fn multipart(&self, parts: &[std::ops::Range<u64>]) -> io::Result<(Vec<Piece>, HeaderValue)> {
+    fn multipart(
+        &self,
+        parts: &[std::ops::Range<u64>],
+    ) -> io::Result<(Vec<FilePiece>, HeaderValue)> {
         let mut bytes = [0; 16];
         getrandom::fill(&mut bytes).map_err(io::Error::other)?;
         let boundary = format!("{:032x}", u128::from_ne_bytes(bytes));
@@ -416,9 +420,9 @@ impl Sent<'_> {
                 "{before}--{boundary}\r\ncontent-type: {kind}\r\ncontent-range: {}\r\n\r\n",
                 self.content_range(part)
             );
-            pieces.extend([Piece::Text(head.into()), Piece::Part(part.clone())]);
+            pieces.extend([FilePiece::Text(head.into()), FilePiece::Part(part.clone())]);
         }
-        pieces.push(Piece::Text(format!("\r\n--{boundary}--\r\n").into()));
+        pieces.push(FilePiece::Text(format!("\r\n--{boundary}--\r\n").into()));
         Ok((
             pieces,
             value(format!("multipart/byteranges; boundary={boundary}")),
@@ -463,14 +467,14 @@ impl Sent<'_> {
     }
 }
 
-async fn whole(file: File, length: u64) -> io::Result<AnswerBody> {
+async fn whole_body(file: File, length: u64) -> io::Result<AnswerBody> {
     let bytes: Bytes = spawn_blocking(move || file_body::read(&file, 0..length))
         .await
         .map_err(io::Error::other)??;
     Ok(AnswerBody::Whole(Some(bytes)))
 }
 
-fn of_pieces(file: File, seat: Seat, pieces: Vec<Piece>) -> AnswerBody {
+fn pieces_body(file: File, seat: Seat, pieces: Vec<FilePiece>) -> AnswerBody {
     AnswerBody::File {
         file: Box::new(FileBody::new(file, pieces)),
         _seat: seat,

@@ -27,10 +27,10 @@
 mod accept;
 pub mod client;
 mod dev;
+mod drain;
 mod files;
 mod http;
-mod lifeline;
-mod local;
+mod in_process;
 mod memory;
 mod pages;
 mod server;
@@ -39,11 +39,11 @@ mod sse;
 mod websocket;
 
 pub use accept::{Drained, serve};
-pub use dev::Pages;
+pub use dev::DevChannel;
 pub use files::CacheRule;
 pub use http::authority::{HostPattern, Hosts};
 pub use http::network::Network;
 pub use http::origin::{Origins, is_web_origin};
-pub use local::Local;
+pub use in_process::InProcess;
 pub use server::{Config, Server, Swapped, Version};
 pub use sockets::SOCKETS_PER_ADDRESS_MAX;

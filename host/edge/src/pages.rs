@@ -1,9 +1,9 @@
 //! Pages: GET streams a shell and the values of its loaders, POST runs an action, and `/__loaders`
 //! runs a single loader.
 //!
-//! Owner: each answer owns its page's run. A `Visit` is one request that has passed the guards.
-//! `show`, `act` and `load` turn it into an answer; the shorter `Visited` is the part that they
-//! keep while it streams.
+//! Owner: each answer owns its page's run. A `PageRequest` is one request that has passed the
+//! guards. `show`, `act` and `load` turn it into an answer; the `PageContext` is the part of it that
+//! they keep while the answer streams.
 //!
 //! The bodies are `Pieces`: the app is polled for the next value only after the last piece has been
 //! written, so a slow client slows the app and no queue grows. Dropping the body cancels the
@@ -12,14 +12,14 @@
 //! Invariant: a client receives the id of a fault and not its text, unless the app is in
 //! development. All values are checked JSON on one line.
 //!
-//! `loading` runs one loader, `form` and `part` read forms, `json` checks values. Guards, routes
-//! and origins are checked before, in `exchange`; the connection writes the bodies.
+//! `loader` runs one loader, `form`, `multipart` and `part` read forms, `json` checks values. Guards, routes
+//! and origins are checked before, in `http1`; the connection writes the bodies.
 
 pub(crate) mod act;
 mod form;
 mod json;
 pub(crate) mod load;
-mod loading;
+mod loader;
 mod multipart;
 mod part;
 pub(crate) mod show;
@@ -42,36 +42,36 @@ use tidegate_routing::Page;
 use tokio::sync::watch;
 
 /// A request to a page that has passed its guards.
-pub(crate) struct Visit {
-    visited: Arc<Visited>,
+pub(crate) struct PageRequest {
+    context: Arc<PageContext>,
     /// Request whose route is the page's.
     request: Arc<Request>,
 }
 
-impl Visit {
+impl PageRequest {
     pub(crate) fn new(
         server: Arc<Server>,
         version: Arc<Version>,
         stopping: watch::Receiver<bool>,
         request: Request,
-    ) -> Visit {
-        let visited = Visited {
+    ) -> PageRequest {
+        let context = PageContext {
             server,
             version,
             stopping,
             route: request.route,
             path: request.path.clone(),
         };
-        Visit {
-            visited: Arc::new(visited),
+        PageRequest {
+            context: Arc::new(context),
             request: Arc::new(request),
         }
     }
 }
 
-/// The part of a visit that is needed while it streams. It does not hold the request, which holds
-/// buffers of its connection.
-struct Visited {
+/// The part of a request that its answer needs while it streams. It does not hold the request, which
+/// holds buffers of its connection.
+struct PageContext {
     server: Arc<Server>,
     version: Arc<Version>,
     stopping: watch::Receiver<bool>,
@@ -79,7 +79,7 @@ struct Visited {
     path: String,
 }
 
-impl Visited {
+impl PageContext {
     /// Returns the page and its index.
     fn page(&self) -> (u32, &Page) {
         self.version
@@ -88,8 +88,8 @@ impl Visited {
             .expect("the request was led to a page")
     }
 
-    /// Returns the client's text for a fault. The log has all of it.
-    fn told(&self, fault: &Fault) -> String {
+    /// Logs a fault and returns the client's text for it.
+    fn report_fault(&self, fault: &Fault) -> String {
         if matches!(fault, Fault::Answer(_)) {
             self.server.hub.counters().faults.add(1);
         }
@@ -100,20 +100,20 @@ impl Visited {
             conn: None,
         };
         let id = answer::log_fault(fault, place);
-        match self.server.config.pages {
-            Some(_) => dev::told(fault),
+        match self.server.config.dev {
+            Some(_) => dev::fault_text(fault),
             None => format!("internal error (id {id})"),
         }
     }
 
     /// Returns a future that resolves when the shutdown begins.
-    fn stopped(&self) -> Stopped {
+    fn shutdown(&self) -> Shutdown {
         let mut stopping = self.stopping.clone();
         Box::pin(async move { _ = stopping.wait_for(|stopping| *stopping).await })
     }
 }
 
-type Stopped = Pin<Box<dyn Future<Output = ()> + Send>>;
+type Shutdown = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 /// The browser's part: a module without dependencies.
 const CLIENT: &str = include_str!("pages/client.js");
@@ -128,19 +128,19 @@ const CLIENT_IN_DEVELOPMENT: &str = concat!(
 const CLIENT_TYPES: &str = include_str!("pages/client.d.ts");
 
 /// Returns one of the two by its name.
-pub(crate) fn script(name: &str, is_developed: bool) -> Option<HttpAnswer> {
+pub(crate) fn script(name: &str, has_dev_channel: bool) -> Option<HttpAnswer> {
     let (text, kind) = match name {
-        "client.js" if is_developed => (CLIENT_IN_DEVELOPMENT, "text/javascript; charset=utf-8"),
+        "client.js" if has_dev_channel => (CLIENT_IN_DEVELOPMENT, "text/javascript; charset=utf-8"),
         "client.js" => (CLIENT, "text/javascript; charset=utf-8"),
         "client.d.ts" => (CLIENT_TYPES, "text/plain; charset=utf-8"),
         _ => return None,
     };
-    let mut answer = typed(
+    let mut answer = answer::uncached(
         StatusCode::OK,
         kind,
         AnswerBody::Whole(Some(Bytes::from_static(text.as_bytes()))),
     );
-    if !is_developed {
+    if !has_dev_channel {
         // The content changes only with the host.
         answer.headers_mut().insert(
             header::CACHE_CONTROL,
@@ -150,27 +150,14 @@ pub(crate) fn script(name: &str, is_developed: bool) -> Option<HttpAnswer> {
     Some(answer)
 }
 
-/// Returns content of this type that no cache keeps.
-fn typed(status: StatusCode, kind: &'static str, body: AnswerBody) -> HttpAnswer {
-    let mut answer = http::Response::new(body);
-    *answer.status_mut() = status;
-    answer
-        .headers_mut()
-        .insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
-    answer
-        .headers_mut()
-        .insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    answer
+/// Returns a text of this type that no cache keeps.
+fn whole_answer(status: StatusCode, kind: &'static str, text: String) -> HttpAnswer {
+    answer::uncached(status, kind, AnswerBody::Whole(Some(Bytes::from(text))))
 }
 
-/// Does the same as [`typed`] with a text.
-fn whole(status: StatusCode, kind: &'static str, text: String) -> HttpAnswer {
-    typed(status, kind, AnswerBody::Whole(Some(Bytes::from(text))))
-}
-
-/// Does the same as [`typed`] piece by piece. Proxies must not gather the pieces.
-fn streamed(kind: &'static str, body: AnswerBody) -> HttpAnswer {
-    let mut answer = typed(StatusCode::OK, kind, body);
+/// Returns an answer that is sent piece by piece. Proxies must not gather the pieces.
+fn streamed_answer(kind: &'static str, body: AnswerBody) -> HttpAnswer {
+    let mut answer = answer::uncached(StatusCode::OK, kind, body);
     answer
         .headers_mut()
         .insert("x-accel-buffering", HeaderValue::from_static("no"));

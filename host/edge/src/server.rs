@@ -1,8 +1,8 @@
 //! A served app: its versions, and the state and settings that all its connections share.
 
 use crate::{
-    CacheRule, Hosts, Network, Origins, Pages, files::Files, sockets::Sockets,
-    websocket::closings::Closings,
+    CacheRule, DevChannel, Hosts, Network, Origins, files::Files, sockets::Sockets,
+    websocket::pending_closes::PendingCloses,
 };
 use std::{
     net::SocketAddr,
@@ -74,7 +74,7 @@ pub struct Config {
     pub drain_within: Duration,
     /// Open pages that receive changes. If set, the app is in development, and clients see faults
     /// in full.
-    pub pages: Option<Arc<Pages>>,
+    pub dev: Option<Arc<DevChannel>>,
 }
 
 impl Default for Config {
@@ -100,7 +100,7 @@ impl Default for Config {
             sockets_max: None,
             sockets_per_address_max: None,
             drain_within: Duration::from_secs(10),
-            pages: None,
+            dev: None,
         }
     }
 }
@@ -131,7 +131,7 @@ pub struct Server {
     pub(crate) config: Config,
     pub(crate) files: Option<Files>,
     /// Connections outside of rooms with a delayed on-close.
-    pub(crate) closings: Closings,
+    pub(crate) pending_closes: PendingCloses,
     /// Address of the listener, once there is one.
     pub(crate) address: OnceLock<SocketAddr>,
     pub(crate) sockets: Arc<Sockets>,
@@ -157,7 +157,7 @@ impl Server {
             current,
             config,
             files,
-            closings: Closings::default(),
+            pending_closes: PendingCloses::default(),
             address: OnceLock::new(),
             sockets,
         })

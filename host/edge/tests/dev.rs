@@ -5,7 +5,7 @@ mod support;
 
 use std::sync::Arc;
 use support::{Served, usual};
-use tidegate_edge::{Config, Hosts, Pages};
+use tidegate_edge::{Config, DevChannel, Hosts};
 use tidegate_hub::{Fault, Limits, testing::FakeApp};
 
 const SECRET: &str = "the canary is in the code";
@@ -17,23 +17,23 @@ fn faulty() -> FakeApp {
     }
 }
 
-fn developed() -> (Served, Arc<Pages>) {
-    let pages = Arc::<Pages>::default();
+fn developed() -> (Served, Arc<DevChannel>) {
+    let channel = Arc::<DevChannel>::default();
     let config = Config {
-        pages: Some(pages.clone()),
+        dev: Some(channel.clone()),
         ..Config::default()
     };
     (
         Served::new(faulty(), usual(), Limits::default(), config),
-        pages,
+        channel,
     )
 }
 
 #[test]
-fn a_page_hears_the_latest_news_at_once_and_all_that_come_until_the_drain() {
-    let (mut served, pages) = developed();
-    pages.tell(r#"{"version":1}"#);
-    pages.tell(r#"{"version":2}"#);
+fn a_page_receives_the_latest_state_at_once_and_later_states_until_the_drain() {
+    let (mut served, channel) = developed();
+    channel.publish(r#"{"version":1}"#);
+    channel.publish(r#"{"version":2}"#);
     let mut page = served.raw();
     page.send(b"GET /__tidegate/dev HTTP/1.1\r\nhost: test\r\n\r\n");
     let head = page.head();
@@ -44,7 +44,7 @@ fn a_page_hears_the_latest_news_at_once_and_all_that_come_until_the_drain() {
         "{head}"
     );
     assert!(page.until("\n\n").ends_with("data: {\"version\":2}\n\n"));
-    pages.tell(r#"{"version":3}"#);
+    channel.publish(r#"{"version":3}"#);
     assert!(page.until("\n\n").ends_with("data: {\"version\":3}\n\n"));
     served.stop();
     assert!(
@@ -55,7 +55,7 @@ fn a_page_hears_the_latest_news_at_once_and_all_that_come_until_the_drain() {
 }
 
 #[test]
-fn a_fault_is_shown_whole_in_development_and_never_otherwise() {
+fn a_fault_is_shown_whole_only_in_development() {
     let (developed, _) = developed();
     let served = Served::usual(faulty());
     let (shown, masked) = (developed.get("/hello"), served.get("/hello"));
@@ -72,7 +72,7 @@ fn a_fault_is_shown_whole_in_development_and_never_otherwise() {
 }
 
 #[test]
-fn the_script_is_empty_and_the_channel_is_nowhere_unless_an_app_is_developed() {
+fn without_development_the_script_is_empty_and_the_channel_is_missing() {
     let (developed, _) = developed();
     let served = Served::usual(FakeApp::default());
     let script = developed.get("/__tidegate/dev.js");
@@ -110,15 +110,15 @@ fn the_script_is_empty_and_the_channel_is_nowhere_unless_an_app_is_developed() {
 }
 
 #[test]
-fn a_host_that_is_not_served_gets_nothing_but_health() {
+fn a_host_that_is_not_served_has_only_the_health_check() {
     let config = Config {
         hosts: Hosts::Local,
-        pages: Some(Arc::default()),
+        dev: Some(Arc::default()),
         ..Config::default()
     };
-    let (tell, told) = std::sync::mpsc::channel();
+    let (report, reports) = std::sync::mpsc::channel();
     let check = move |(guard, _): (u32, tidegate_hub::Request)| {
-        tell.send(guard).unwrap();
+        report.send(guard).unwrap();
         Ok(tidegate_hub::Verdict::Pass(Default::default()))
     };
     let served = Served::new(
@@ -158,7 +158,7 @@ fn a_host_that_is_not_served_gets_nothing_but_health() {
             .ask("OPTIONS * HTTP/1.1\r\nhost: evil.example\r\nconnection: close\r\n\r\n")
             .starts_with("HTTP/1.1 421")
     );
-    assert!(told.try_recv().is_err(), "no guard ran");
+    assert!(reports.try_recv().is_err(), "no guard ran");
     assert!(ask("/__tidegate/health", "evil.example").starts_with("HTTP/1.1 200"));
     for host in ["localhost", "x.localhost:1", "127.0.0.1", "[::1]:8080"] {
         assert!(ask("/hello", host).starts_with("HTTP/1.1 200"), "{host}");

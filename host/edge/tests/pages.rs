@@ -9,7 +9,7 @@ use std::{
     time::Duration,
 };
 use support::{Served, guarded, told};
-use tidegate_edge::{Config, Origins, Pages};
+use tidegate_edge::{Config, DevChannel, Origins};
 use tidegate_hub::{
     Fault, Limits, Pass, Request, Response, Verdict,
     page::{
@@ -1053,7 +1053,7 @@ fn forms_come_from_where_the_configuration_says() {
 #[test]
 fn a_loader_s_fault_is_shown_whole_in_development() {
     let config = Config {
-        pages: Some(Arc::<Pages>::default()),
+        dev: Some(Arc::<DevChannel>::default()),
         ..Config::default()
     };
     let served = Served::new(app(), manifest(), limits(), config);

@@ -37,8 +37,8 @@ use std::{
     time::Duration,
 };
 use tidegate_edge::{
-    Hosts, Local,
-    client::{Answer, Client, ClientError, request},
+    Hosts, InProcess,
+    client::{ClientError, HttpResponse, WebSocketClient, request},
 };
 use tidegate_hub::{Close, EngineError, Message, Now, Publication, RoomId, testing::Memory};
 use tidegate_routing::{RouteMatch, Wants};
@@ -91,7 +91,7 @@ struct Play {
 struct TestRun {
     runtime: Runtime,
     deployment: Arc<Deployment>,
-    local: Local,
+    local: InProcess,
     participants: HashMap<String, Participant>,
 }
 
@@ -189,7 +189,7 @@ impl TestRun {
                 router,
             )
         })?;
-        let local = Local::new(deployment.server().clone());
+        let local = InProcess::new(deployment.server().clone());
         Ok(TestRun {
             runtime,
             deployment,
@@ -245,7 +245,7 @@ impl TestRun {
 async fn act(
     action: &Action,
     deployment: &Deployment,
-    local: &Local,
+    local: &InProcess,
     participants: &mut HashMap<String, Participant>,
 ) -> StepResult {
     match action {
@@ -258,7 +258,13 @@ async fn act(
             protocol,
         } => {
             let url = format!("ws://localhost{to}");
-            let opened = within(Client::over(local.connect(), &url, headers, protocols)).await?;
+            let opened = within(WebSocketClient::over(
+                local.connect(),
+                &url,
+                headers,
+                protocols,
+            ))
+            .await?;
             match opened {
                 Ok(socket) if *status == 101 => {
                     if socket.protocol() != protocol.as_deref().or(socket.protocol()) {
@@ -374,12 +380,12 @@ fn room_at(deployment: &Deployment, path: &str) -> StepResult<RoomId> {
 }
 
 async fn ask(
-    local: &Local,
+    local: &InProcess,
     method: &str,
     path: &str,
     headers: &Pairs,
     body: &Payload,
-) -> StepResult<Answer> {
+) -> StepResult<HttpResponse> {
     let mut head = http::Request::builder()
         .method(method)
         .uri(path)

@@ -14,7 +14,7 @@ pub(crate) struct Validators<'a> {
 
 /// Result of the preconditions of a GET or HEAD.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Outcome {
+pub(crate) enum PreconditionResult {
     Send,
     /// The answer is 304.
     NotModified,
@@ -23,7 +23,7 @@ pub(crate) enum Outcome {
 }
 
 /// Evaluates all conditions except `If-Range`.
-pub(crate) fn judge(headers: &HeaderMap, file: Validators<'_>) -> Outcome {
+pub(crate) fn evaluate(headers: &HeaderMap, file: Validators<'_>) -> PreconditionResult {
     let is_failed = match tags(headers, &header::IF_MATCH) {
         Some(mut tags) => !tags.any(|tag| tag == Tag::Any || tag == Tag::Strong(file.etag)),
         None => date(headers, &header::IF_UNMODIFIED_SINCE)
@@ -31,7 +31,7 @@ pub(crate) fn judge(headers: &HeaderMap, file: Validators<'_>) -> Outcome {
             .is_some_and(|(date, modified)| modified > date),
     };
     if is_failed {
-        return Outcome::Failed;
+        return PreconditionResult::Failed;
     }
     let is_known = match tags(headers, &header::IF_NONE_MATCH) {
         Some(mut tags) => tags.any(|tag| {
@@ -43,9 +43,9 @@ pub(crate) fn judge(headers: &HeaderMap, file: Validators<'_>) -> Outcome {
             .is_some_and(|(date, modified)| modified <= date),
     };
     if is_known {
-        Outcome::NotModified
+        PreconditionResult::NotModified
     } else {
-        Outcome::Send
+        PreconditionResult::Send
     }
 }
 
@@ -143,8 +143,8 @@ mod tests {
 
     #[test]
     fn conditions_are_judged_in_their_order() {
-        use Outcome::*;
-        let rows: &[(&[(&str, &str)], Outcome)] = &[
+        use PreconditionResult::*;
+        let rows: &[(&[(&str, &str)], PreconditionResult)] = &[
             (&[], Send),
             (&[("if-none-match", "\"a\"")], NotModified),
             (&[("if-none-match", "W/\"a\"")], NotModified),
@@ -188,7 +188,7 @@ mod tests {
             (&[("if-unmodified-since", "never")], Send),
         ];
         for (given, expected) in rows {
-            assert_eq!(judge(&headers(given), file()), *expected, "{given:?}");
+            assert_eq!(evaluate(&headers(given), file()), *expected, "{given:?}");
         }
         let undated = Validators {
             modified: None,
@@ -198,7 +198,7 @@ mod tests {
             ("if-modified-since", AFTER),
             ("if-unmodified-since", BEFORE),
         ] {
-            assert_eq!(judge(&headers(&[given]), undated), Send, "{given:?}");
+            assert_eq!(evaluate(&headers(&[given]), undated), Send, "{given:?}");
         }
     }
 

@@ -23,7 +23,7 @@ const READ_BYTES: u64 = 16 << 10;
 
 /// A piece of the body, in the order of sending.
 #[derive(Debug)]
-pub(crate) enum Piece {
+pub(crate) enum FilePiece {
     Text(Bytes),
     /// Range of the file, in bytes.
     Part(Range<u64>),
@@ -32,14 +32,14 @@ pub(crate) enum Piece {
 /// Reads a file at the speed of its client. It fails if the file has become shorter.
 pub(crate) struct FileBody {
     file: Arc<File>,
-    pieces: VecDeque<Piece>,
+    pieces: VecDeque<FilePiece>,
     length: u64,
     reading: Option<JoinHandle<io::Result<Bytes>>>,
 }
 
 impl FileBody {
-    pub(crate) fn new(file: File, pieces: Vec<Piece>) -> FileBody {
-        let length = pieces.iter().map(Piece::length).sum();
+    pub(crate) fn new(file: File, pieces: Vec<FilePiece>) -> FileBody {
+        let length = pieces.iter().map(FilePiece::length).sum();
         FileBody {
             file: Arc::new(file),
             pieces: pieces.into(),
@@ -64,14 +64,14 @@ impl FileBody {
             }
             match self.pieces.pop_front() {
                 None => return Poll::Ready(None),
-                Some(Piece::Text(text)) => {
+                Some(FilePiece::Text(text)) => {
                     self.length -= text.len() as u64;
                     return Poll::Ready(Some(Ok(text)));
                 }
-                Some(Piece::Part(part)) if part.is_empty() => {}
-                Some(Piece::Part(part)) => {
+                Some(FilePiece::Part(part)) if part.is_empty() => {}
+                Some(FilePiece::Part(part)) => {
                     let end = part.end.min(part.start + READ_BYTES);
-                    self.pieces.push_front(Piece::Part(end..part.end));
+                    self.pieces.push_front(FilePiece::Part(end..part.end));
                     let (file, part) = (self.file.clone(), part.start..end);
                     self.reading = Some(spawn_blocking(move || read(&file, part)));
                 }
@@ -80,11 +80,11 @@ impl FileBody {
     }
 }
 
-impl Piece {
+impl FilePiece {
     fn length(&self) -> u64 {
         match self {
-            Piece::Text(text) => text.len() as u64,
-            Piece::Part(part) => part.end - part.start,
+            FilePiece::Text(text) => text.len() as u64,
+            FilePiece::Part(part) => part.end - part.start,
         }
     }
 }

@@ -18,7 +18,7 @@ pub(crate) enum Ranges {
 }
 
 /// Returns the ranges that a request asks for, of a file of `length` bytes.
-pub(crate) fn read(headers: &HeaderMap, length: u64) -> Ranges {
+pub(crate) fn requested_ranges(headers: &HeaderMap, length: u64) -> Ranges {
     let mut values = headers.get_all(header::RANGE).iter();
     let (Some(value), None) = (values.next(), values.next()) else {
         return Ranges::Whole;
@@ -33,7 +33,11 @@ pub(crate) fn read(headers: &HeaderMap, length: u64) -> Ranges {
     let parts = merged(parts);
     match parts.len() {
         // The last bytes of an empty file are all of it, but no range can express that.
-        0 if length == 0 && specs.iter().any(|spec| matches!(spec, Spec::Last(1..))) => {
+        0 if length == 0
+            && specs
+                .iter()
+                .any(|spec| matches!(spec, RangeSpec::Last(1..))) =>
+        {
             Ranges::Whole
         }
         0 => Ranges::Unsatisfiable,
@@ -42,7 +46,7 @@ pub(crate) fn read(headers: &HeaderMap, length: u64) -> Ranges {
     }
 }
 
-enum Spec {
+enum RangeSpec {
     /// First and last index, in bytes.
     Between(u64, u64),
     From(u64),
@@ -51,7 +55,7 @@ enum Spec {
 }
 
 /// Returns `None` for another unit, or if the value does not match the grammar.
-fn parse(value: &str) -> Option<Vec<Spec>> {
+fn parse(value: &str) -> Option<Vec<RangeSpec>> {
     let (unit, set) = value.split_once('=')?;
     if !unit.trim().eq_ignore_ascii_case("bytes") {
         return None;
@@ -60,13 +64,13 @@ fn parse(value: &str) -> Option<Vec<Spec>> {
         .split(',')
         .map(str::trim)
         .filter(|spec| !spec.is_empty())
-        .map(Spec::parse)
+        .map(RangeSpec::parse)
         .collect::<Option<Vec<_>>>()?;
     (!specs.is_empty()).then_some(specs)
 }
 
-impl Spec {
-    fn parse(text: &str) -> Option<Spec> {
+impl RangeSpec {
+    fn parse(text: &str) -> Option<RangeSpec> {
         let (first, last) = text.split_once('-')?;
         // A number that does not fit into `u64` is larger than any file.
         let number = |text: &str| -> Option<u64> {
@@ -74,10 +78,10 @@ impl Spec {
             is_number.then(|| text.parse().unwrap_or(u64::MAX))
         };
         match (first, last) {
-            ("", last) => number(last).map(Spec::Last),
-            (first, "") => number(first).map(Spec::From),
+            ("", last) => number(last).map(RangeSpec::Last),
+            (first, "") => number(first).map(RangeSpec::From),
             (first, last) => match (number(first)?, number(last)?) {
-                (first, last) if first <= last => Some(Spec::Between(first, last)),
+                (first, last) if first <= last => Some(RangeSpec::Between(first, last)),
                 _ => None,
             },
         }
@@ -86,9 +90,9 @@ impl Spec {
     /// Returns the range within a file of this length; `None` if it contains no byte of the file.
     fn within(&self, length: u64) -> Option<Range<u64>> {
         let part = match *self {
-            Spec::Between(first, last) => first..last.saturating_add(1).min(length),
-            Spec::From(first) => first..length,
-            Spec::Last(bytes) => length.saturating_sub(bytes)..length,
+            RangeSpec::Between(first, last) => first..last.saturating_add(1).min(length),
+            RangeSpec::From(first) => first..length,
+            RangeSpec::Last(bytes) => length.saturating_sub(bytes)..length,
         };
         (part.start < part.end).then_some(part)
     }
@@ -156,7 +160,7 @@ mod tests {
             ("items=0-1", Whole),
         ];
         let ranges = |value: &str, length| {
-            read(
+            requested_ranges(
                 &HeaderMap::from_iter([(header::RANGE, value.parse().unwrap())]),
                 length,
             )
@@ -173,6 +177,6 @@ mod tests {
             (ranges("bytes=0-", 0), ranges("bytes=-5", 0)),
             (Unsatisfiable, Whole)
         );
-        assert_eq!(read(&HeaderMap::new(), 10), Whole);
+        assert_eq!(requested_ranges(&HeaderMap::new(), 10), Whole);
     }
 }

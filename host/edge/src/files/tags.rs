@@ -23,9 +23,9 @@ const SETTLED_AFTER: Duration = Duration::from_secs(2);
 
 const READ_BYTES: usize = 64 << 10;
 
-/// State of a file, as far as the file system distinguishes it.
+/// FileState of a file, as far as the file system distinguishes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct State {
+struct FileState {
     device: u64,
     inode: u64,
     length: u64,
@@ -38,7 +38,7 @@ struct State {
 /// Kept tags. When the younger generation is full, it becomes the older one, and the previous older
 /// one is dropped.
 pub(crate) struct Tags {
-    kept: Mutex<[HashMap<State, Arc<str>>; 2]>,
+    kept: Mutex<[HashMap<FileState, Arc<str>>; 2]>,
     hashes: Semaphore,
 }
 
@@ -59,7 +59,7 @@ impl Tags {
         file: File,
         metadata: &Metadata,
     ) -> io::Result<(File, Arc<str>)> {
-        let state = State::of(metadata);
+        let state = FileState::of(metadata);
         if let Some(tag) = self.kept(&state) {
             return Ok((file, tag));
         }
@@ -74,7 +74,7 @@ impl Tags {
             let is_settled = SystemTime::now()
                 .duration_since(state.changed_at())
                 .is_ok_and(|since| since >= SETTLED_AFTER);
-            if is_settled && State::of(&file.metadata()?) == state {
+            if is_settled && FileState::of(&file.metadata()?) == state {
                 tags.keep(state, tag.clone());
             }
             Ok((file, tag))
@@ -84,7 +84,7 @@ impl Tags {
             .map_err(io::Error::other)?
     }
 
-    fn kept(&self, state: &State) -> Option<Arc<str>> {
+    fn kept(&self, state: &FileState) -> Option<Arc<str>> {
         let mut kept = self
             .kept
             .lock()
@@ -97,7 +97,7 @@ impl Tags {
         Some(tag)
     }
 
-    fn keep(&self, state: State, tag: Arc<str>) {
+    fn keep(&self, state: FileState, tag: Arc<str>) {
         insert(
             &mut self
                 .kept
@@ -109,18 +109,18 @@ impl Tags {
     }
 }
 
-fn insert(kept: &mut [HashMap<State, Arc<str>>; 2], state: State, tag: Arc<str>) {
+fn insert(kept: &mut [HashMap<FileState, Arc<str>>; 2], state: FileState, tag: Arc<str>) {
     if kept[0].len() >= TAGS_MAX {
         kept[1] = mem::take(&mut kept[0]);
     }
     kept[0].insert(state, tag);
 }
 
-impl State {
+impl FileState {
     #[cfg(unix)]
-    fn of(metadata: &Metadata) -> State {
+    fn of(metadata: &Metadata) -> FileState {
         use std::os::unix::fs::MetadataExt as _;
-        State {
+        FileState {
             device: metadata.dev(),
             inode: metadata.ino(),
             length: metadata.len(),
@@ -194,7 +194,7 @@ mod tests {
     #[test]
     fn the_number_of_tags_that_are_kept_is_bounded_and_those_in_use_stay() {
         let tags = Tags::new();
-        let state = |number| State {
+        let state = |number| FileState {
             device: 0,
             inode: number,
             length: 0,

@@ -109,6 +109,16 @@ impl http_body::Body for AnswerBody {
     }
 }
 
+/// Returns content of this type that no cache keeps.
+pub(crate) fn uncached(status: StatusCode, kind: &'static str, body: AnswerBody) -> HttpAnswer {
+    let mut answer = Response::new(body);
+    *answer.status_mut() = status;
+    let headers = answer.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    answer
+}
+
 /// Returns an answer of the host: one line of text.
 pub(crate) fn text(status: StatusCode, text: &str) -> HttpAnswer {
     let mut answer = Response::new(AnswerBody::Whole(Some(Bytes::from(format!("{text}\n")))));

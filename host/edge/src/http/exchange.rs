@@ -21,13 +21,14 @@ mod route;
 mod whole_body;
 
 use crate::{
-    dev, files,
+    dev,
+    drain::DrainGuard,
+    files,
     http::answer::{self, ACCESS, AnswerBody, HttpAnswer, LogContext},
     http::connection_state::ConnectionState,
     http::refusal::{RequestRefusal, refuse},
     http::request_body::RequestBody,
     http::target::{self, RequestHost, TargetForm},
-    lifeline::Lifeline,
     memory::{self, ConnectionMemory},
     pages,
     server::{Server, Version},
@@ -55,7 +56,7 @@ use tokio::time::timeout;
 /// One request and the answer to it.
 pub(crate) struct Exchange {
     pub(crate) server: Arc<Server>,
-    pub(crate) lifeline: Lifeline,
+    pub(crate) drain: DrainGuard,
     /// Address of the client: the socket's, or the one that a trusted proxy names.
     pub(crate) peer: Arc<str>,
     /// Seat of a trusted proxy's connection.
@@ -90,7 +91,7 @@ enum Responder<'a> {
     /// One loader of a page.
     Loader {
         name: &'a str,
-        form: pages::load::Form,
+        format: pages::load::ValueFormat,
     },
 }
 
@@ -296,9 +297,9 @@ impl Exchange {
                         Responder::Route { body, opening } => {
                             self.respond(version, target, head, body, opening).await
                         }
-                        Responder::Loader { name, form } => {
-                            let visit = self.visit(version, head);
-                            Ok(Box::pin(pages::load::answer(visit, form, name)).await)
+                        Responder::Loader { name, format } => {
+                            let page_request = self.page_request(version, head);
+                            Ok(Box::pin(pages::load::answer(page_request, format, name)).await)
                         }
                     };
                 }
@@ -360,7 +361,7 @@ impl Exchange {
             self.server.hub.counters().faults.add(1);
         }
         let masked = answer::from_fault(fault, context);
-        if self.server.config.pages.is_some() {
+        if self.server.config.dev.is_some() {
             dev::show_fault(fault, &masked)
         } else {
             masked

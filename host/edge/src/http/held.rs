@@ -20,11 +20,11 @@
 //! `sse::feed` and `pages` make the bodies; `pace` decides whether a client is too slow.
 
 use crate::{
+    drain::DrainGuard,
     http::answer::{AnswerBody, HeldAnswer, HeldFraming, HeldKind, HttpAnswer},
     http::connection_state::ConnectionState,
     http::pace::{ClientSocket, PaceMeter, PaceRule, stopped},
     http::trailers,
-    lifeline::Lifeline,
     server::Server,
 };
 use bytes::Bytes;
@@ -115,14 +115,14 @@ pub(crate) async fn write<Io: ClientSocket>(
     held: HeldAnswer,
     ahead: Bytes,
     server: Arc<Server>,
-    lifeline: Lifeline,
+    drain: DrainGuard,
 ) -> io::Result<Option<FinishedAnswer<Io>>> {
     let mut io = HeldWriter {
         io,
         sent: 0,
         meter: None,
         server,
-        lifeline,
+        drain,
     };
     let HeldAnswer {
         parts,
@@ -131,7 +131,7 @@ pub(crate) async fn write<Io: ClientSocket>(
         framing,
         goes_on,
     } = held;
-    let goes_on = goes_on && ahead.len() <= AHEAD_BYTES_MAX && !*io.lifeline.stopping.borrow();
+    let goes_on = goes_on && ahead.len() <= AHEAD_BYTES_MAX && !*io.drain.stopping.borrow();
     let mut out = framing.head(&parts, goes_on);
     drop(parts);
     let mut read_ahead = ReadAhead::new(ahead);
@@ -276,7 +276,7 @@ struct HeldWriter<Io> {
     /// `None` while the socket has accepted every write at once.
     meter: Option<Box<PaceMeter>>,
     server: Arc<Server>,
-    lifeline: Lifeline,
+    drain: DrainGuard,
 }
 
 impl<Io: ClientSocket> HeldWriter<Io> {
@@ -316,7 +316,7 @@ impl<Io: ClientSocket> HeldWriter<Io> {
             PaceRule::new(config.write_within, config.bytes_per_second_min),
             config.drain_within / 2,
         );
-        let (mut stopped, mut is_stopped) = (pin!(stopped(self.lifeline.stopping.clone())), false);
+        let (mut stopped, mut is_stopped) = (pin!(stopped(self.drain.stopping.clone())), false);
         let mut timer = pin!(sleep(rule.within));
         poll_fn(|cx| {
             if !is_stopped && stopped.as_mut().poll(cx).is_ready() {

@@ -16,6 +16,7 @@
 //! seats to `sockets`.
 
 use crate::{
+    drain::DrainGuard,
     http::answer::{self, ACCESS, HeldAnswer, HeldFraming},
     http::connection_state::ConnectionState,
     http::exchange::Exchange,
@@ -26,7 +27,6 @@ use crate::{
     http::pace::ClientSocket,
     http::paced_socket::PacedSocket,
     http::request_body::RequestBody,
-    lifeline::Lifeline,
     memory::{self, ConnectionMemory},
     server::Server,
     sockets::{Seat, SeatRefusal},
@@ -67,7 +67,7 @@ pub(crate) async fn serve<Io: ClientSocket>(
         mut buffers,
     }: Peer,
     server: Arc<Server>,
-    lifeline: Lifeline,
+    drain: DrainGuard,
 ) {
     let peer: Arc<str> = address.to_string().into();
     let mut ahead = Bytes::new();
@@ -79,7 +79,7 @@ pub(crate) async fn serve<Io: ClientSocket>(
             peer.clone(),
             proxy.clone(),
             server.clone(),
-            lifeline.clone(),
+            drain.clone(),
         ))
         .await;
         let (io, held, read) = match next {
@@ -89,7 +89,7 @@ pub(crate) async fn serve<Io: ClientSocket>(
         };
         // A smaller amount than before is never refused.
         _ = buffers.fit(server.hub.budget(), 0);
-        match held::write(io, held, read, server.clone(), lifeline.clone()).await {
+        match held::write(io, held, read, server.clone(), drain.clone()).await {
             Ok(Some(written)) if written.goes_on => {
                 if memory::admit(&mut buffers, server.hub.budget()).is_err() {
                     note_scarcity(&server);
@@ -109,7 +109,7 @@ pub(crate) async fn serve<Io: ClientSocket>(
         }
     };
     // A client that is still sending does not hold the drain.
-    drop(lifeline);
+    drop(drain);
     Box::pin(linger::close(
         answered,
         server.config.linger_within,
@@ -158,9 +158,9 @@ async fn serve_requests<Io: ClientSocket>(
     peer: Arc<str>,
     proxy: Option<Arc<Seat>>,
     server: Arc<Server>,
-    lifeline: Lifeline,
+    drain: DrainGuard,
 ) -> NextStage<Io> {
-    let mut stopping = lifeline.stopping.clone();
+    let mut stopping = drain.stopping.clone();
     let memory = ConnectionMemory::new(server.hub.budget());
     let state = Arc::<ConnectionState>::default();
     let service = {
@@ -177,7 +177,7 @@ async fn serve_requests<Io: ClientSocket>(
             let request = request.map(|body| RequestBody::new(body, &state));
             let mut exchange = Exchange {
                 server: server.clone(),
-                lifeline: lifeline.clone(),
+                drain: drain.clone(),
                 peer: peer.clone(),
                 proxy: proxy.clone(),
                 scheme: None,

@@ -14,7 +14,7 @@ pub(crate) enum RequestRefusal {
     /// The order of handling has no step for it.
     Dispatch(HostRefusal),
     /// Its opening handshake is not valid.
-    Handshake(handshake::Refusal),
+    Handshake(handshake::HandshakeRefusal),
     /// The head is not valid, or asks for something that is not allowed.
     Head {
         status: StatusCode,
@@ -63,8 +63,8 @@ impl From<HostRefusal> for RequestRefusal {
     }
 }
 
-impl From<handshake::Refusal> for RequestRefusal {
-    fn from(refusal: handshake::Refusal) -> RequestRefusal {
+impl From<handshake::HandshakeRefusal> for RequestRefusal {
+    fn from(refusal: handshake::HandshakeRefusal) -> RequestRefusal {
         RequestRefusal::Handshake(refusal)
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! `act` checks the form's kind and finds the action by its name. The name is in the form, so a
 //! multipart form is read up to it before the action starts; the rest is read as the action asks
-//! for it. `Run` owns the running action and yields its progress and then its outcome.
+//! for it. `RunningAction` owns the action and yields its progress and then its outcome.
 //!
 //! Invariant: an action runs at most once for each request, and its outcome is the last event. If
 //! the form breaks off because of its client, the client is at fault, whatever the action returned.
@@ -12,9 +12,9 @@
 //! refused action.
 
 use super::{
-    Pieces, Visit, Visited,
-    form::{self, ClientFault, Form, Kind, Limits, Refused},
-    json, show, streamed, whole,
+    PageContext, PageRequest, Pieces,
+    form::{self, ClientFault, FormKind, FormLimits, FormReader, FormRefusal},
+    json, show, streamed_answer, whole_answer,
 };
 use crate::{
     http::answer::{self, AnswerBody, HttpAnswer},
@@ -35,9 +35,9 @@ use tidegate_hub::{
 };
 use tokio::time::{Instant, sleep, timeout_at};
 
-/// Form of the answer.
+/// Format of the answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Told {
+enum ResponseFormat {
     /// A redirection or the page again, for forms without JavaScript.
     Html,
     Json,
@@ -45,70 +45,71 @@ enum Told {
     Events,
 }
 
-const TOLD: [(&str, Told); 3] = [
-    ("text/html", Told::Html),
-    ("application/json", Told::Json),
-    ("text/event-stream", Told::Events),
+const RESPONSE_FORMATS: [(&str, ResponseFormat); 3] = [
+    ("text/html", ResponseFormat::Html),
+    ("application/json", ResponseFormat::Json),
+    ("text/event-stream", ResponseFormat::Events),
 ];
 
 /// Runs the action that the form names. `collect` reads a small body whole, or refuses it.
 pub(crate) async fn act(
-    visit: Visit,
+    page_request: PageRequest,
     body: RequestBody,
     share: Share,
     collect: impl AsyncFnOnce(RequestBody) -> Result<Bytes, HttpAnswer>,
 ) -> Result<HttpAnswer, Fault> {
-    let headers = &visit.request.headers;
-    let Some(told) = media::pick(headers, &TOLD) else {
+    let headers = &page_request.request.headers;
+    let Some(format) = media::pick(headers, &RESPONSE_FORMATS) else {
         return Ok(answer::text(
             StatusCode::NOT_ACCEPTABLE,
             "an action answers with text/html, application/json or text/event-stream",
         ));
     };
-    let (action, form) = match read(&visit, body, share, collect).await {
-        Ok(read) => read,
+    let (action, form) = match read_form(&page_request, body, share, collect).await {
+        Ok(form) => form,
         Err(answer) => return Ok(answer),
     };
-    let (index, page) = visit.visited.page();
+    let (index, page) = page_request.context.page();
     if !page.actions.contains(&action) {
         return Ok(answer::text(
             StatusCode::NOT_FOUND,
             "the page has no such action",
         ));
     }
-    let deadline = Instant::now() + visit.visited.server.hub.limits().upload_within;
+    let deadline = Instant::now() + page_request.context.server.hub.limits().upload_within;
     let client_fault = form.client_fault();
-    let begun =
-        visit
-            .visited
-            .version
-            .app
-            .pages()
-            .act(index, &action, &visit.request, Box::new(form));
-    let attempt = timeout_at(deadline, begun)
+    let started = page_request.context.version.app.pages().act(
+        index,
+        &action,
+        &page_request.request,
+        Box::new(form),
+    );
+    let run = timeout_at(deadline, started)
         .await
         .unwrap_or(Err(Fault::Wall));
-    let run = Run {
-        visited: visit.visited.clone(),
+    let running = RunningAction {
+        context: page_request.context.clone(),
         deadline,
         client_fault,
-        attempt: Some(attempt),
+        run: Some(run),
     };
-    match told {
-        Told::Events => Ok(events(run)),
-        Told::Json => {
-            let (status, envelope) = envelope(&visit.visited, run.end().await);
-            Ok(whole(status, "application/json", envelope))
+    match format {
+        ResponseFormat::Events => Ok(event_stream_of(running)),
+        ResponseFormat::Json => {
+            let (status, envelope) = encode_outcome(&page_request.context, running.finish().await);
+            Ok(whole_answer(status, "application/json", envelope))
         }
-        Told::Html => match run.end().await? {
+        ResponseFormat::Html => match running.finish().await? {
             Ok(ActionOutcome::Success { .. }) => {
-                redirect(StatusCode::SEE_OTHER, &visit.request.path)
+                redirect(StatusCode::SEE_OTHER, &page_request.request.path)
             }
             Ok(ActionOutcome::Redirect { status, location }) => redirect(
                 StatusCode::from_u16(status).expect("a checked status"),
                 &location,
             ),
-            Ok(ActionOutcome::Deny(denial)) => show::show(visit, Some((action, denial))).await,
+            Ok(ActionOutcome::Deny(denial)) => {
+                show::show(page_request, Some((action, denial))).await
+            }
             Err(HandlerError { status, message }) => Ok(answer::text(
                 StatusCode::from_u16(status).expect("a checked status"),
                 &message,
@@ -117,89 +118,89 @@ pub(crate) async fn act(
     }
 }
 
-async fn read(
-    visit: &Visit,
+async fn read_form(
+    page_request: &PageRequest,
     body: RequestBody,
     share: Share,
     collect: impl AsyncFnOnce(RequestBody) -> Result<Bytes, HttpAnswer>,
-) -> Result<(String, Form), HttpAnswer> {
-    let refuse = |refused| match refused {
-        Refused::NoMemory => answer::out_of_memory(),
-        Refused::Bad(status, text) => answer::text(
+) -> Result<(String, FormReader), HttpAnswer> {
+    let refuse = |refusal| match refusal {
+        FormRefusal::NoMemory => answer::out_of_memory(),
+        FormRefusal::Invalid(status, text) => answer::text(
             StatusCode::from_u16(status).expect("a status of ours"),
             &text,
         ),
     };
-    let kind = Kind::of(&visit.request.headers).map_err(refuse)?;
-    let limits = visit.visited.server.hub.limits();
+    let kind = FormKind::of(&page_request.request.headers).map_err(refuse)?;
+    let limits = page_request.context.server.hub.limits();
     match kind {
-        Kind::Multipart(boundary) => {
-            let bounds = Limits {
+        FormKind::Multipart(boundary) => {
+            let form_limits = FormLimits {
                 bytes_max: limits.upload_bytes_max,
                 held_max: limits.body_bytes_max,
                 within: limits.upload_within,
             };
-            form::parts(boundary, body, bounds, share)
+            form::read_parts(boundary, body, form_limits, share)
                 .await
                 .map_err(refuse)
         }
-        Kind::Whole(encoding) => {
-            form::whole(encoding, &collect(body).await?, share).map_err(refuse)
+        FormKind::Whole(encoding) => {
+            form::read_whole(encoding, &collect(body).await?, share).map_err(refuse)
         }
     }
 }
 
 /// A running action.
-struct Run {
-    visited: Arc<Visited>,
+struct RunningAction {
+    context: Arc<PageContext>,
     deadline: Instant,
     client_fault: ClientFault,
     /// `None` when the action has ended.
-    attempt: Option<Result<Box<dyn ActionRun>, Fault>>,
+    run: Option<Result<Box<dyn ActionRun>, Fault>>,
 }
 
 /// Outcome of an action, an error of its handler, or a fault.
-type Ended = Result<Result<ActionOutcome, HandlerError>, Fault>;
+type ActionResult = Result<Result<ActionOutcome, HandlerError>, Fault>;
 
 /// Next event of an action.
-enum Heard {
+enum ActionEvent {
     /// Progress as JSON.
     Progress(String),
     Ended(Result<ActionOutcome, HandlerError>),
 }
 
-impl Run {
-    async fn end(mut self) -> Ended {
+impl RunningAction {
+    async fn finish(mut self) -> ActionResult {
         loop {
-            if let Heard::Ended(ended) = self.next().await? {
+            if let ActionEvent::Ended(ended) = self.next_event().await? {
                 return Ok(ended);
             }
         }
     }
 
-    async fn next(&mut self) -> Result<Heard, Fault> {
-        match self.ask().await {
-            Ok(Heard::Progress(json)) => Ok(Heard::Progress(json)),
+    async fn next_event(&mut self) -> Result<ActionEvent, Fault> {
+        match self.step().await {
+            Ok(ActionEvent::Progress(json)) => Ok(ActionEvent::Progress(json)),
             // The client is at fault, whatever the action returned.
             ended => match self.client_fault.get() {
-                Some(problem) => Ok(Heard::Ended(Err(problem))),
+                Some(problem) => Ok(ActionEvent::Ended(Err(problem))),
                 None => ended,
             },
         }
     }
 
-    async fn ask(&mut self) -> Result<Heard, Fault> {
-        let mut attempt = self
-            .attempt
+    async fn step(&mut self) -> Result<ActionEvent, Fault> {
+        let mut run = self
+            .run
             .take()
             .unwrap_or_else(|| Err(Fault::Host("the action has ended".into())))?;
         let (deadline, bytes_max) = (
             self.deadline,
-            self.visited.server.hub.limits().message_bytes_max,
+            self.context.server.hub.limits().message_bytes_max,
         );
         let update = async {
             loop {
-                match attempt.next().await? {
+                match run.next().await? {
                     ActionStep::Later(wait) => sleep(wait).await,
                     update => return Ok(update),
                 }
@@ -210,10 +211,10 @@ impl Run {
             .unwrap_or(Err(Fault::Wall))?
         {
             ActionStep::Progress(json) => {
-                self.attempt = Some(Ok(attempt));
-                Ok(Heard::Progress(json::checked(json, bytes_max)?))
+                self.run = Some(Ok(run));
+                Ok(ActionEvent::Progress(json::checked(json, bytes_max)?))
             }
-            ActionStep::Done(ended) => Ok(Heard::Ended(self.check(ended, bytes_max)?)),
+            ActionStep::Done(ended) => Ok(ActionEvent::Ended(self.check(ended, bytes_max)?)),
             ActionStep::Later(_) => unreachable!("it was waited for"),
         }
     }
@@ -224,7 +225,7 @@ impl Run {
         ended: Result<ActionOutcome, HandlerError>,
         bytes_max: usize,
     ) -> Result<Result<ActionOutcome, HandlerError>, Fault> {
-        contract::check_end(&ended, self.visited.page().1, bytes_max)?;
+        contract::check_end(&ended, self.context.page().1, bytes_max)?;
         Ok(match ended {
             Ok(ActionOutcome::Success { value, stale }) => Ok(ActionOutcome::Success {
                 value: json::checked(value, bytes_max)?,
@@ -248,11 +249,11 @@ fn redirect(status: StatusCode, location: &str) -> Result<HttpAnswer, Fault> {
 }
 
 /// Returns the outcome as status and JSON.
-fn envelope(visited: &Visited, ended: Ended) -> (StatusCode, String) {
-    let ended = ended.unwrap_or_else(|fault| {
+fn encode_outcome(context: &PageContext, result: ActionResult) -> (StatusCode, String) {
+    let ended = result.unwrap_or_else(|fault| {
         Err(HandlerError {
             status: fault.status(),
-            message: visited.told(&fault),
+            message: context.report_fault(&fault),
         })
     });
     let status = StatusCode::from_u16(envelope::status(&ended)).expect("a checked status");
@@ -260,27 +261,27 @@ fn envelope(visited: &Visited, ended: Ended) -> (StatusCode, String) {
 }
 
 /// Returns a stream of each progress as an event, then the outcome.
-fn events(run: Run) -> HttpAnswer {
-    let beat_every = run.visited.server.hub.limits().comment_every;
-    let pieces = unfold(Some(run), |run| async {
-        let mut run = run?;
-        Some(match run.next().await {
-            Ok(Heard::Progress(json)) => (
+fn event_stream_of(running: RunningAction) -> HttpAnswer {
+    let beat_every = running.context.server.hub.limits().comment_every;
+    let pieces = unfold(Some(running), |running| async {
+        let mut running = running?;
+        Some(match running.next_event().await {
+            Ok(ActionEvent::Progress(json)) => (
                 event_stream::event(None, Some("progress"), &json),
-                Some(run),
+                Some(running),
             ),
-            Ok(Heard::Ended(ended)) => (outcome(&run.visited, Ok(ended)), None),
-            Err(fault) => (outcome(&run.visited, Err(fault)), None),
+            Ok(ActionEvent::Ended(ended)) => (outcome_event(&running.context, Ok(ended)), None),
+            Err(fault) => (outcome_event(&running.context, Err(fault)), None),
         })
     });
     // This body is not `Held`: the rest of its form may still come through hyper.
-    let answer = streamed(
+    let answer = streamed_answer(
         "text/event-stream",
         AnswerBody::Stream(Pieces::stream(pieces)),
     );
     heartbeats::add(answer, beat_every)
 }
 
-fn outcome(visited: &Visited, ended: Ended) -> Bytes {
-    event_stream::event(None, Some("outcome"), &envelope(visited, ended).1)
+fn outcome_event(context: &PageContext, result: ActionResult) -> Bytes {
+    event_stream::event(None, Some("outcome"), &encode_outcome(context, result).1)
 }

@@ -1,14 +1,14 @@
 //! Forms as they arrive. Fields of `multipart/form-data` are passed on piece by piece; other kinds
 //! are small and read whole.
 //!
-//! Owner: the action's `Form` owns the parser with the request's body, and its share of the memory.
+//! Owner: the action's `FormReader` owns the parser with the request's body, and its share of the memory.
 //! It reads when the action asks for the next field, so the client is slowed to the action's pace.
 //!
 //! States: first the beginning of the body is read, so that a client which sends nothing starts no
 //! action. Then fields are kept in memory until one names the action, up to a limit. After that
 //! each piece goes to the action.
 //!
-//! Invariant: the first reason why the form ends early is the one that counts. `Rest` keeps it,
+//! Invariant: the first reason why the form ends early is the one that counts. `RemainingParts` keeps it,
 //! because the app reads the form and the host answers for it.
 //!
 //! `multipart` finds the fields, `part` reads their heads.
@@ -40,32 +40,32 @@ const WHOLE_FACTOR: usize = 2;
 
 /// Reason for the refusal of a form.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Refused {
+pub(super) enum FormRefusal {
     /// Status and text for the client.
-    Bad(u16, String),
+    Invalid(u16, String),
     /// The server is short of memory.
     NoMemory,
 }
 
-fn refused(status: u16, text: impl Into<String>) -> Refused {
-    Refused::Bad(status, text.into())
+fn refusal(status: u16, text: impl Into<String>) -> FormRefusal {
+    FormRefusal::Invalid(status, text.into())
 }
 
-impl From<OutOfMemory> for Refused {
-    fn from(_: OutOfMemory) -> Refused {
-        Refused::NoMemory
+impl From<OutOfMemory> for FormRefusal {
+    fn from(_: OutOfMemory) -> FormRefusal {
+        FormRefusal::NoMemory
     }
 }
 
-impl From<FormError> for Refused {
-    fn from(error: FormError) -> Refused {
-        refused(status(error), error.to_string())
+impl From<FormError> for FormRefusal {
+    fn from(error: FormError) -> FormRefusal {
+        refusal(status(error), error.to_string())
     }
 }
 
-impl From<HandlerError> for Refused {
-    fn from(problem: HandlerError) -> Refused {
-        Refused::Bad(problem.status, problem.message)
+impl From<HandlerError> for FormRefusal {
+    fn from(problem: HandlerError) -> FormRefusal {
+        FormRefusal::Invalid(problem.status, problem.message)
     }
 }
 
@@ -78,30 +78,32 @@ fn status(error: FormError) -> u16 {
 }
 
 /// Kinds of forms that the host reads.
-pub(super) enum Kind {
+pub(super) enum FormKind {
     /// A small form, read whole.
     Whole(FormEncoding),
     /// A multipart form with its boundary.
     Multipart(String),
 }
 
-impl Kind {
-    pub(super) fn of(headers: &http::HeaderMap) -> Result<Kind, Refused> {
+impl FormKind {
+    pub(super) fn of(headers: &http::HeaderMap) -> Result<FormKind, FormRefusal> {
         match crate::http::media::content_type(headers).as_deref() {
-            Some("application/x-www-form-urlencoded") => Ok(Kind::Whole(FormEncoding::UrlEncoded)),
-            Some("application/json") => Ok(Kind::Whole(FormEncoding::Json)),
+            Some("application/x-www-form-urlencoded") => {
+                Ok(FormKind::Whole(FormEncoding::UrlEncoded))
+            }
+            Some("application/json") => Ok(FormKind::Whole(FormEncoding::Json)),
             Some("multipart/form-data") => {
                 let boundary = headers
                     .get(http::header::CONTENT_TYPE)
                     .and_then(|value| part::boundary(value.as_bytes()));
-                boundary.map(Kind::Multipart).ok_or_else(|| {
-                    refused(
+                boundary.map(FormKind::Multipart).ok_or_else(|| {
+                    refusal(
                         400,
                         "the content type has no valid boundary (RFC 2046 section 5.1.1)",
                     )
                 })
             }
-            _ => Err(refused(
+            _ => Err(refusal(
                 415,
                 "a form is multipart/form-data, application/x-www-form-urlencoded or application/json",
             )),
@@ -110,17 +112,17 @@ impl Kind {
 }
 
 /// Returns the action that a small form names, and the form. Its memory is reserved in `share`.
-pub(super) fn whole(
+pub(super) fn read_whole(
     encoding: FormEncoding,
     body: &[u8],
     mut share: Share,
-) -> Result<(String, Form), Refused> {
+) -> Result<(String, FormReader), FormRefusal> {
     share.fit(WHOLE_FACTOR * body.len())?;
-    let (action, read) = WholeForm::read(encoding, body)?;
-    share.fit(read.weight())?;
-    let form = Form {
-        read,
-        rest: None,
+    let (action, buffered) = WholeForm::read(encoding, body)?;
+    share.fit(buffered.weight())?;
+    let form = FormReader {
+        buffered,
+        remaining: None,
         _share: share,
     };
     Ok((action, form))
@@ -128,28 +130,28 @@ pub(super) fn whole(
 
 /// Reads a multipart form up to the name of its action. The fields before it are kept in memory, at
 /// most `held_max` bytes, which `share` reserves.
-pub(super) async fn parts(
+pub(super) async fn read_parts(
     boundary: String,
     body: RequestBody,
-    limits: Limits,
+    limits: FormLimits,
     mut share: Share,
-) -> Result<(String, Form), Refused> {
-    let mut rest = Rest::begin(&boundary, body, limits, &mut share).await?;
+) -> Result<(String, FormReader), FormRefusal> {
+    let mut remaining = RemainingParts::begin(&boundary, body, limits, &mut share).await?;
     let begun = share.bytes();
-    let (mut read, mut held) = (VecDeque::new(), 0);
-    while let Some(field) = rest.next().await? {
+    let (mut fields, mut held) = (VecDeque::new(), 0);
+    while let Some(field) = remaining.next_field().await? {
         let mut whole = Vec::new();
         held += field.name.len() + field.filename.as_ref().map_or(0, String::len);
         while held <= limits.held_max
-            && let Some(piece) = rest.read().await?
+            && let Some(piece) = remaining.read_value().await?
         {
             held += piece.len();
             // The buffer of a field grows to at most twice its length.
-            share.fit(begun + 2 * held + FIELD_BYTES * read.len())?;
+            share.fit(begun + 2 * held + FIELD_BYTES * fields.len())?;
             whole.extend_from_slice(&piece);
         }
         if held > limits.held_max {
-            return Err(refused(
+            return Err(refusal(
                 413,
                 format!(
                     "put the field {ACTION_FIELD} before files: {} bytes came before it",
@@ -161,15 +163,15 @@ pub(super) async fn parts(
             let action = String::from_utf8(whole).map_err(|_| form::no_action())?;
             return Ok((
                 action,
-                Form {
-                    read: WholeForm::of_fields(read),
-                    rest: Some(rest),
+                FormReader {
+                    buffered: WholeForm::of_fields(fields),
+                    remaining: Some(remaining),
                     _share: share,
                 },
             ));
         }
-        read.push_back((field, whole.into()));
-        if read.len() > FORM_FIELDS_MAX {
+        fields.push_back((field, whole.into()));
+        if fields.len() > FORM_FIELDS_MAX {
             return Err(form::too_many_fields().into());
         }
     }
@@ -178,17 +180,17 @@ pub(super) async fn parts(
 
 /// Limits of a form that is read piece by piece.
 #[derive(Clone, Copy)]
-pub(super) struct Limits {
+pub(super) struct FormLimits {
     pub(super) bytes_max: usize,
     pub(super) held_max: usize,
     pub(super) within: Duration,
 }
 
 /// A form whose action is known.
-pub(super) struct Form {
+pub(super) struct FormReader {
     /// Fields that are in memory.
-    read: WholeForm,
-    rest: Option<Rest>,
+    buffered: WholeForm,
+    remaining: Option<RemainingParts>,
     /// Memory of the whole form.
     _share: Share,
 }
@@ -213,27 +215,27 @@ impl ClientFault {
     }
 }
 
-impl Form {
+impl FormReader {
     pub(super) fn client_fault(&self) -> ClientFault {
-        ClientFault(self.rest.as_ref().map(|rest| rest.failure.clone()))
+        ClientFault(self.remaining.as_ref().map(|parts| parts.failure.clone()))
     }
 }
 
-impl page::Form for Form {
+impl page::Form for FormReader {
     fn json(&self) -> Option<&str> {
-        page::Form::json(&self.read)
+        page::Form::json(&self.buffered)
     }
 
     fn next(&mut self) -> Piece<'_, Field> {
         Box::pin(async {
-            if let Some(field) = self.read.next_field() {
+            if let Some(field) = self.buffered.next_field() {
                 return Ok(Some(field));
             }
-            let Some(rest) = &mut self.rest else {
+            let Some(remaining) = &mut self.remaining else {
                 return Ok(None);
             };
             loop {
-                match rest.next().await? {
+                match remaining.next_field().await? {
                     Some(field) if field.name == ACTION_FIELD => {}
                     next => return Ok(next),
                 }
@@ -243,47 +245,47 @@ impl page::Form for Form {
 
     fn read(&mut self) -> Piece<'_, Bytes> {
         Box::pin(async {
-            match &mut self.rest {
-                Some(rest) if !self.read.is_in_field() => rest.read().await,
-                _ => Ok(self.read.take_value()),
+            match &mut self.remaining {
+                Some(remaining) if !self.buffered.is_in_field() => remaining.read_value().await,
+                _ => Ok(self.buffered.take_value()),
             }
         })
     }
 }
 
 /// Parts that are still to be read.
-struct Rest {
+struct RemainingParts {
     parts: Multipart<RequestBody>,
     deadline: Instant,
     /// Reason why the form ends early.
     failure: Arc<OnceLock<FormError>>,
 }
 
-impl Rest {
+impl RemainingParts {
     /// Reads the beginning of the form, so that no action starts for a client that sends almost
     /// nothing.
     async fn begin(
         boundary: &str,
         mut body: RequestBody,
-        limits: Limits,
+        limits: FormLimits,
         share: &mut Share,
-    ) -> Result<Rest, Refused> {
+    ) -> Result<RemainingParts, FormRefusal> {
         let deadline = Instant::now() + limits.within;
-        let begun = timeout_at(deadline, begun(&mut body, share))
+        let begun = timeout_at(deadline, read_beginning(&mut body, share))
             .await
             .unwrap_or(Err(FormError::TooSlow.into()))?;
-        Ok(Rest {
+        Ok(RemainingParts {
             parts: Multipart::new(boundary, begun, body, limits.bytes_max),
             deadline,
             failure: Arc::default(),
         })
     }
 
-    async fn next(&mut self) -> Result<Option<Field>, FormError> {
+    async fn next_field(&mut self) -> Result<Option<Field>, FormError> {
         self.in_time(async |parts| parts.next_part().await).await
     }
 
-    async fn read(&mut self) -> Result<Option<Bytes>, FormError> {
+    async fn read_value(&mut self) -> Result<Option<Bytes>, FormError> {
         self.in_time(async |parts| parts.read_content().await).await
     }
 
@@ -305,7 +307,7 @@ impl Rest {
 
 /// Reads [`FORM_BEGUN_BYTES`] of a body and the rest of their piece, or all of it. There is one
 /// buffer, since the pieces of a slow client are small.
-async fn begun(body: &mut RequestBody, share: &mut Share) -> Result<Bytes, Refused> {
+async fn read_beginning(body: &mut RequestBody, share: &mut Share) -> Result<Bytes, FormRefusal> {
     let mut begun = Vec::new();
     while begun.len() < FORM_BEGUN_BYTES
         && let Some(frame) = poll_fn(|cx| Pin::new(&mut *body).poll_frame(cx)).await
@@ -334,10 +336,10 @@ mod tests {
         )
     }
 
-    fn status(refused: &Refused) -> u16 {
+    fn status(refused: &FormRefusal) -> u16 {
         match refused {
-            Refused::Bad(status, _) => *status,
-            Refused::NoMemory => 503,
+            FormRefusal::Invalid(status, _) => *status,
+            FormRefusal::NoMemory => 503,
         }
     }
 
@@ -345,7 +347,7 @@ mod tests {
     fn a_small_form_for_which_there_is_no_memory_is_refused() {
         let body = format!("__action=buy&n={}", "1".repeat(100_000));
         for (bytes_max, fits) in [(2 << 20, true), (200 << 10, false)] {
-            let read = whole(
+            let read = read_whole(
                 FormEncoding::UrlEncoded,
                 body.as_bytes(),
                 share_of(bytes_max),

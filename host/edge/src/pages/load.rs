@@ -1,12 +1,12 @@
 //! `POST /__loaders`: one loader of a page, as its first value or as a stream of all values.
 
 use super::{
-    Pieces, Visit, Visited, json,
-    loading::{Brought, Loading},
-    streamed, whole,
+    PageContext, PageRequest, Pieces, json,
+    loader::{LoaderEvent, RunningLoader},
+    streamed_answer, whole_answer,
 };
 use crate::{
-    http::answer::{AnswerBody, HeldKind, HttpAnswer},
+    http::answer::{self, AnswerBody, HeldKind, HttpAnswer},
     http::media,
     server::Version,
     sse::event_stream,
@@ -22,9 +22,9 @@ use tidegate_hub::{
 };
 use tokio::time::sleep;
 
-/// Form of a loader's values.
+/// Format of a loader's values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Form {
+pub(crate) enum ValueFormat {
     /// One value.
     Json,
     /// Server-Sent Events.
@@ -33,16 +33,16 @@ pub(crate) enum Form {
     Lines,
 }
 
-const FORMS: [(&str, Form); 3] = [
-    ("application/json", Form::Json),
-    ("text/event-stream", Form::Events),
-    ("application/x-ndjson", Form::Lines),
+const VALUE_FORMATS: [(&str, ValueFormat); 3] = [
+    ("application/json", ValueFormat::Json),
+    ("text/event-stream", ValueFormat::Events),
+    ("application/x-ndjson", ValueFormat::Lines),
 ];
 
 /// Body of the request.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Asked {
+struct LoaderCall {
     /// Pattern of the page, as the app wrote it.
     page: String,
     loader: String,
@@ -53,14 +53,14 @@ struct Asked {
     search: String,
 }
 
-/// Returns the requested form, before the body is read.
-pub(crate) fn form(headers: &HeaderMap) -> Result<Form, HandlerError> {
+/// Returns the requested format, before the body is read.
+pub(crate) fn requested_format(headers: &HeaderMap) -> Result<ValueFormat, HandlerError> {
     if media::content_type(headers).as_deref() != Some("application/json") {
-        return Err(refused(415, "send the loader's name as application/json"));
+        return Err(refusal(415, "send the loader's name as application/json"));
     }
-    let form = media::pick(headers, &FORMS);
-    form.ok_or_else(|| {
-        refused(
+    let format = media::pick(headers, &VALUE_FORMATS);
+    format.ok_or_else(|| {
+        refusal(
             406,
             "a loader gives application/json, text/event-stream or application/x-ndjson",
         )
@@ -68,43 +68,50 @@ pub(crate) fn form(headers: &HeaderMap) -> Result<Form, HandlerError> {
 }
 
 /// Reads the name of the requested loader, and the request that its page would have.
-pub(crate) fn read(version: &Version, body: &[u8]) -> Result<(String, LoaderTarget), HandlerError> {
-    let asked: Asked = serde_json::from_slice(body).map_err(|error| {
-        refused(
+pub(crate) fn read_call(
+    version: &Version,
+    body: &[u8],
+) -> Result<(String, LoaderTarget), HandlerError> {
+    let call: LoaderCall = serde_json::from_slice(body).map_err(|error| {
+        refusal(
             400,
             &format!("{error}: send {{\"page\":\"/products/{{id}}\",\"loader\":\"stock\",\"params\":{{\"id\":\"7\"}},\"search\":\"\"}}"),
         )
     })?;
     let name = LoaderName {
-        page: &asked.page,
-        loader: &asked.loader,
-        params: &asked.params,
-        search: &asked.search,
+        page: &call.page,
+        loader: &call.loader,
+        params: &call.params,
+        search: &call.search,
     };
     let target = LoaderTarget::find(&version.router, name)?;
-    Ok((asked.loader, target))
+    Ok((call.loader, target))
 }
 
 /// Runs the loader.
-pub(crate) async fn answer(visit: Visit, form: Form, loader: &str) -> HttpAnswer {
-    let (_, page) = visit.visited.page();
-    let info = page.loader(loader).expect("it was looked for");
-    let mut loading = Loading::begin(&visit, info);
-    if form != Form::Json {
-        return stream(&visit.visited, form, loading);
+pub(crate) async fn answer(
+    page_request: PageRequest,
+    format: ValueFormat,
+    loader: &str,
+) -> HttpAnswer {
+    let (_, page) = page_request.context.page();
+    let info = page.loader(loader).expect("read_call has found it");
+    let mut running = RunningLoader::start(&page_request, info);
+    if format != ValueFormat::Json {
+        return stream(&page_request.context, format, running);
     }
-    let mut stopped = visit.visited.stopped();
-    let brought = poll_fn(|cx| match loading.poll_next(cx) {
-        Poll::Pending if loading.is_live() && stopped.as_mut().poll(cx).is_ready() => {
-            Poll::Ready(going_away())
+    let mut shutdown = page_request.context.shutdown();
+    let event = poll_fn(|cx| match running.poll_next(cx) {
+        Poll::Pending if running.is_live() && shutdown.as_mut().poll(cx).is_ready() => {
+            Poll::Ready(LoaderEvent::shutdown())
         }
         other => other,
     })
     .await;
-    match (brought.problem(), brought) {
-        (None, Brought::Value(json)) => whole(StatusCode::OK, "application/json", json),
-        (Some(problem), _) => refusal(&problem),
-        (None, _) => super::typed(
+    match (event.problem(), event) {
+        (None, LoaderEvent::Value(json)) => whole_answer(StatusCode::OK, "application/json", json),
+        (Some(problem), _) => refuse(&problem),
+        (None, _) => answer::uncached(
             StatusCode::NO_CONTENT,
             "application/json",
             AnswerBody::Whole(None),
@@ -112,74 +119,69 @@ pub(crate) async fn answer(visit: Visit, form: Form, loader: &str) -> HttpAnswer
     }
 }
 
-fn going_away() -> Brought {
-    Brought::Failed(HandlerError {
-        status: 503,
-        message: "the server is going away".into(),
-    })
-}
-
 /// Returns a stream of all values of the loader, then the reason for its end.
-fn stream(visited: &Visited, form: Form, loading: Loading) -> HttpAnswer {
-    let beat_every: Duration = visited.server.hub.limits().comment_every;
-    let lasts = if loading.is_live() {
+fn stream(context: &PageContext, format: ValueFormat, running: RunningLoader) -> HttpAnswer {
+    let beat_every: Duration = context.server.hub.limits().comment_every;
+    let lasts = if running.is_live() {
         HeldKind::Live
     } else {
         HeldKind::Finite
     };
-    let state = Some((loading, visited.stopped()));
+    let state = Some((running, context.shutdown()));
     let pieces = unfold(state, move |state| async move {
-        let (mut loading, mut stopped) = state?;
-        let next = poll_fn(|cx| match loading.poll_next(cx) {
-            Poll::Pending if stopped.as_mut().poll(cx).is_ready() => Poll::Ready(going_away()),
+        let (mut running, mut shutdown) = state?;
+        let next = poll_fn(|cx| match running.poll_next(cx) {
+            Poll::Pending if shutdown.as_mut().poll(cx).is_ready() => {
+                Poll::Ready(LoaderEvent::shutdown())
+            }
             other => other,
         });
-        let brought = tokio::select! {
-            brought = next => brought,
-            () = sleep(beat_every) => return Some((beat(form), Some((loading, stopped)))),
+        let event = tokio::select! {
+            event = next => event,
+            () = sleep(beat_every) => return Some((heartbeat(format), Some((running, shutdown)))),
         };
-        let rest = matches!(brought, Brought::Value(_)).then_some((loading, stopped));
-        Some((frame(form, &brought), rest))
+        let rest = matches!(event, LoaderEvent::Value(_)).then_some((running, shutdown));
+        Some((encode_event(format, &event), rest))
     });
-    let kind = if form == Form::Events {
+    let kind = if format == ValueFormat::Events {
         "text/event-stream"
     } else {
         "application/x-ndjson"
     };
-    let mut answer = streamed(kind, AnswerBody::Held(Pieces::stream(pieces), lasts));
+    let mut answer = streamed_answer(kind, AnswerBody::Held(Pieces::stream(pieces), lasts));
     answer
         .headers_mut()
         .insert(event_stream::HEARTBEAT, event_stream::heartbeat(beat_every));
     answer
 }
 
-fn beat(form: Form) -> Bytes {
-    Bytes::from_static(if form == Form::Events {
+fn heartbeat(format: ValueFormat) -> Bytes {
+    Bytes::from_static(if format == ValueFormat::Events {
         event_stream::COMMENT.as_bytes()
     } else {
         b"\n"
     })
 }
 
-fn frame(form: Form, brought: &Brought) -> Bytes {
-    let (name, data) = match brought {
-        Brought::Value(json) => ("value", json.clone()),
-        Brought::End => ("end", "{}".into()),
-        Brought::TimedOut => ("timeout", "{}".into()),
-        Brought::Failed(HandlerError { status, message }) => (
+fn encode_event(format: ValueFormat, event: &LoaderEvent) -> Bytes {
+    let (name, data) = match event {
+        LoaderEvent::Value(json) => ("value", json.clone()),
+        LoaderEvent::End => ("end", "{}".into()),
+        LoaderEvent::TimedOut => ("timeout", "{}".into()),
+        LoaderEvent::Failed(HandlerError { status, message }) => (
             "error",
             serde_json::json!({ "status": status, "message": message }).to_string(),
         ),
     };
-    match form {
-        Form::Events => {
+    match format {
+        ValueFormat::Events => {
             event_stream::event(None, Some(name).filter(|name| *name != "value"), &data)
         }
         _ => format!("{{\"{name}\":{data}}}\n").into(),
     }
 }
 
-fn refused(status: u16, message: &str) -> HandlerError {
+fn refusal(status: u16, message: &str) -> HandlerError {
     HandlerError {
         status,
         message: message.to_owned(),
@@ -187,8 +189,8 @@ fn refused(status: u16, message: &str) -> HandlerError {
 }
 
 /// Returns a refusal, either the host's or a loader's.
-pub(crate) fn refusal(problem: &HandlerError) -> HttpAnswer {
-    whole(
+pub(crate) fn refuse(problem: &HandlerError) -> HttpAnswer {
+    whole_answer(
         StatusCode::from_u16(problem.status).expect("a checked status"),
         "application/json",
         json::error(problem) + "\n",

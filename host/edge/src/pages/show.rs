@@ -2,7 +2,7 @@
 //! after it.
 //!
 //! `show` starts all loaders, and waits a limited time for their first values. Then the app renders
-//! the shell with these. From then on `Streaming` owns the loaders: it polls them in turn and
+//! the shell with these. From then on `PageStream` owns the loaders: it polls them in turn and
 //! writes their items in small scripts at the app's marker. The end of the page follows when all
 //! loaders have ended.
 //!
@@ -13,11 +13,11 @@
 //! place only: the marker or, without one, the end of the body. A 304 keeps the client's page with
 //! its own policy and nonce.
 //!
-//! `loading` owns one loader's clock and calls; `client.js` applies the items in the browser.
+//! `loader` owns one loader's clock and calls; `client.js` applies the items in the browser.
 
 use super::{
-    Pieces, Stopped, Visit, Visited, json,
-    loading::{Brought, Loading},
+    PageContext, PageRequest, Pieces, Shutdown, json,
+    loader::{LoaderEvent, RunningLoader},
 };
 use crate::http::answer::{self, AnswerBody, HeldKind, HttpAnswer};
 use bytes::Bytes;
@@ -26,6 +26,7 @@ use serde_json::{Map, Value, json};
 use std::{
     fmt::Write as _,
     future::{Future as _, poll_fn},
+    ops::Range,
     pin::{Pin, pin},
     task::{Context, Poll},
     time::Duration,
@@ -45,28 +46,28 @@ const EARLY_MAX: usize = 1000;
 
 /// Renders the page. `denied` is the refused action, so that the page can show it.
 pub(crate) async fn show(
-    visit: Visit,
+    page_request: PageRequest,
     denied: Option<(String, FormDenial)>,
 ) -> Result<HttpAnswer, Fault> {
-    let Visited {
+    let PageContext {
         server, version, ..
-    } = &*visit.visited;
-    let (index, page) = visit.visited.page();
-    let mut loadings: Vec<Loading> = page
+    } = &*page_request.context;
+    let (index, page) = page_request.context.page();
+    let mut loaders: Vec<RunningLoader> = page
         .loaders
         .iter()
-        .map(|info| Loading::begin(&visit, info))
+        .map(|info| RunningLoader::start(&page_request, info))
         .collect();
-    let brought = first(&mut loadings, page, server.hub.limits().first_within).await;
+    let first = first_events(&mut loaders, page, server.hub.limits().first_within).await;
     let view = RenderInput {
-        first: initial(page, &brought),
+        first: loader_states(page, &first),
         nonce: nonce()?,
         denied,
     };
     let shell = version
         .app
         .pages()
-        .render(index, &visit.request, &view)
+        .render(index, &page_request.request, &view)
         .await?;
 
     let mut answer = answer::from_app(tidegate_hub::Response {
@@ -74,10 +75,10 @@ pub(crate) async fn show(
         headers: shell.headers,
         body: Bytes::new(),
     })?;
-    let is_read = visit.request.method != Method::POST;
+    let is_read = page_request.request.method != Method::POST;
     let headers = answer.headers_mut();
-    default(headers, header::CONTENT_TYPE, "text/html; charset=utf-8");
-    default(
+    set_default(headers, header::CONTENT_TYPE, "text/html; charset=utf-8");
+    set_default(
         headers,
         header::CACHE_CONTROL,
         if is_read {
@@ -88,12 +89,12 @@ pub(crate) async fn show(
     );
     if is_read
         && answer.status() == StatusCode::OK
-        && is_fresh(&visit.request.headers, answer.headers())
+        && is_fresh(&page_request.request.headers, answer.headers())
     {
         return Ok(not_modified(&answer));
     }
-    let stream = Streaming::new(&visit, view.nonce, loadings);
-    *answer.body_mut() = stream.into_body(shell.html, brought, &visit.request.method);
+    let stream = PageStream::new(&page_request, view.nonce, loaders);
+    *answer.body_mut() = stream.into_body(shell.html, first, &page_request.request.method);
     if let AnswerBody::Held(..) | AnswerBody::Stream(_) = answer.body() {
         answer
             .headers_mut()
@@ -102,7 +103,7 @@ pub(crate) async fn show(
     Ok(answer)
 }
 
-fn default(headers: &mut HeaderMap, name: HeaderName, value: &'static str) {
+fn set_default(headers: &mut HeaderMap, name: HeaderName, value: &'static str) {
     headers
         .entry(name)
         .or_insert(HeaderValue::from_static(value));
@@ -121,46 +122,50 @@ fn nonce() -> Result<String, Fault> {
         }))
 }
 
-/// Returns the first item of each loader that the shell waits for.
-async fn first(loadings: &mut [Loading], page: &Page, within: Duration) -> Vec<Option<Brought>> {
-    let mut brought: Vec<Option<Brought>> = vec![None; loadings.len()];
+/// Returns the first event of each loader that the shell waits for.
+async fn first_events(
+    loaders: &mut [RunningLoader],
+    page: &Page,
+    within: Duration,
+) -> Vec<Option<LoaderEvent>> {
+    let mut events: Vec<Option<LoaderEvent>> = vec![None; loaders.len()];
     let until = Instant::now() + within;
     let mut due = pin!(sleep_until(until));
     poll_fn(|cx| {
-        for ((info, loading), brought) in page.loaders.iter().zip(&mut *loadings).zip(&mut brought)
-        {
-            if brought.is_none()
+        for ((info, loader), event) in page.loaders.iter().zip(&mut *loaders).zip(&mut events) {
+            if event.is_none()
                 && info.first_value != FirstValue::Deferred
-                && let Poll::Ready(first) = loading.poll_next(cx)
+                && let Poll::Ready(first) = loader.poll_next(cx)
             {
-                *brought = Some(first);
+                *event = Some(first);
             }
         }
         let is_due = due.is_elapsed() || due.as_mut().poll(cx).is_ready();
-        let may_bring =
-            |loading: &Loading| loading.sleeps_until().is_none_or(|wakes| wakes < until);
-        let waits =
-            |((info, loading), brought): ((&LoaderInfo, &Loading), &Option<Brought>)| match info
-                .first_value
-            {
-                _ if brought.is_some() => false,
-                FirstValue::Soon => !is_due && may_bring(loading),
-                FirstValue::Awaited => true,
-                FirstValue::Deferred => false,
+        let can_be_in_time =
+            |loader: &RunningLoader| loader.sleeps_until().is_none_or(|wake| wake < until);
+        let is_awaited =
+            |((info, loader), event): ((&LoaderInfo, &RunningLoader), &Option<LoaderEvent>)| {
+                match info.first_value {
+                    _ if event.is_some() => false,
+                    FirstValue::Soon => !is_due && can_be_in_time(loader),
+                    FirstValue::Awaited => true,
+                    FirstValue::Deferred => false,
+                }
             };
-        if page.loaders.iter().zip(&*loadings).zip(&brought).any(waits) {
+        let mut loaders = page.loaders.iter().zip(&*loaders).zip(&events);
+        if loaders.any(is_awaited) {
             Poll::Pending
         } else {
             Poll::Ready(())
         }
     })
     .await;
-    brought
+    events
 }
 
-fn initial(page: &Page, brought: &[Option<Brought>]) -> Vec<(String, LoaderState)> {
-    let initial = |brought: &Option<Brought>| match brought {
-        Some(Brought::Value(json)) => LoaderState::Value(json.clone()),
+fn loader_states(page: &Page, first: &[Option<LoaderEvent>]) -> Vec<(String, LoaderState)> {
+    let state = |event: &Option<LoaderEvent>| match event {
+        Some(LoaderEvent::Value(json)) => LoaderState::Value(json.clone()),
         Some(other) => other
             .problem()
             .map_or(LoaderState::Pending, LoaderState::Failed),
@@ -168,13 +173,13 @@ fn initial(page: &Page, brought: &[Option<Brought>]) -> Vec<(String, LoaderState
     };
     page.loaders
         .iter()
-        .zip(brought)
-        .map(|(info, brought)| (info.name.clone(), initial(brought)))
+        .zip(first)
+        .map(|(info, event)| (info.name.clone(), state(event)))
         .collect()
 }
 
 /// RFC 9110 section 13.1: an entity tag takes precedence over a date.
-fn is_fresh(asked: &HeaderMap, answered: &HeaderMap) -> bool {
+fn is_fresh(request: &HeaderMap, response: &HeaderMap) -> bool {
     let text = |headers: &HeaderMap, name: HeaderName| {
         headers
             .get(name)
@@ -182,22 +187,22 @@ fn is_fresh(asked: &HeaderMap, answered: &HeaderMap) -> bool {
             .map(str::to_owned)
     };
     let opaque = |tag: &str| tag.trim().trim_start_matches("W/").to_owned();
-    if let Some(known) = text(asked, header::IF_NONE_MATCH) {
-        let own = text(answered, header::ETAG).map(|tag| opaque(&tag));
+    if let Some(known) = text(request, header::IF_NONE_MATCH) {
+        let own = text(response, header::ETAG).map(|tag| opaque(&tag));
         return own.is_some_and(|own| {
             known
                 .split(',')
                 .any(|tag| tag.trim() == "*" || opaque(tag) == own)
         });
     }
-    let known = text(asked, header::IF_MODIFIED_SINCE);
-    known.is_some() && known == text(answered, header::LAST_MODIFIED)
+    let known = text(request, header::IF_MODIFIED_SINCE);
+    known.is_some() && known == text(response, header::LAST_MODIFIED)
 }
 
 /// The client's page is still valid with its own policy and nonce, so the answer replaces neither.
-fn not_modified(answer: &HttpAnswer) -> HttpAnswer {
-    let mut short = http::Response::new(AnswerBody::Whole(None));
-    *short.status_mut() = StatusCode::NOT_MODIFIED;
+fn not_modified(page: &HttpAnswer) -> HttpAnswer {
+    let mut answer = http::Response::new(AnswerBody::Whole(None));
+    *answer.status_mut() = StatusCode::NOT_MODIFIED;
     for name in [
         header::CACHE_CONTROL,
         header::CONTENT_LOCATION,
@@ -205,93 +210,86 @@ fn not_modified(answer: &HttpAnswer) -> HttpAnswer {
         header::EXPIRES,
         header::VARY,
     ] {
-        answer
-            .headers()
-            .get_all(&name)
-            .iter()
-            .for_each(|value| _ = short.headers_mut().append(&name, value.clone()));
+        for value in page.headers().get_all(&name) {
+            answer.headers_mut().append(&name, value.clone());
+        }
     }
-    short
+    answer
 }
 
 /// The stream after the shell.
-struct Streaming {
+struct PageStream {
     nonce: String,
-    loadings: Vec<Loading>,
-    /// Data of the page for the client's script.
-    about: String,
+    loaders: Vec<RunningLoader>,
+    /// Mark with the data of the page, for the client's script.
+    page_mark: String,
     beat_every: Duration,
     beat: Pin<Box<Sleep>>,
-    stopped: Stopped,
+    shutdown: Shutdown,
     /// End of the page, after the stream.
     tail: Option<String>,
 }
 
-impl Streaming {
-    fn new(visit: &Visit, nonce: String, loadings: Vec<Loading>) -> Streaming {
-        let beat_every = visit.visited.server.hub.limits().comment_every;
-        let (_, page) = visit.visited.page();
-        let params: Map<String, Value> = visit
+impl PageStream {
+    fn new(page_request: &PageRequest, nonce: String, loaders: Vec<RunningLoader>) -> PageStream {
+        let beat_every = page_request.context.server.hub.limits().comment_every;
+        let (_, page) = page_request.context.page();
+        let params: Map<String, Value> = page_request
             .request
             .params
             .iter()
             .map(|(name, value)| (name.clone(), Value::String(value.clone())))
             .collect();
-        let names: Vec<&str> = loadings.iter().map(Loading::name).collect();
-        let search = visit
+        let names: Vec<&str> = loaders.iter().map(RunningLoader::name).collect();
+        let search = page_request
             .request
             .query()
             .map_or(String::new(), |query| format!("?{query}"));
-        let about = json!(["page", { "page": page.pattern, "params": params, "search": search, "loaders": names, "beat": beat_every.as_millis() as u64 }]);
-        let (about, beat, stopped) = (
-            about.to_string(),
-            Box::pin(sleep(beat_every)),
-            visit.visited.stopped(),
-        );
-        Streaming {
+        let page_mark = json!(["page", { "page": page.pattern, "params": params, "search": search, "loaders": names, "beat": beat_every.as_millis() as u64 }]);
+        PageStream {
             nonce,
-            loadings,
-            about,
+            loaders,
+            page_mark: page_mark.to_string(),
             beat_every,
-            beat,
-            stopped,
+            beat: Box::pin(sleep(beat_every)),
+            shutdown: page_request.context.shutdown(),
             tail: None,
         }
     }
 
-    /// Returns the page with the available items, then the others as they come.
+    /// Returns the page with the first events, then the others as they come.
     fn into_body(
         mut self,
         html: String,
-        brought: Vec<Option<Brought>>,
+        first: Vec<Option<LoaderEvent>>,
         method: &Method,
     ) -> AnswerBody {
-        if self.loadings.is_empty() {
+        if self.loaders.is_empty() {
             return AnswerBody::Whole((!html.is_empty()).then(|| html.into()));
         }
-        let (at, behind) = place(&html);
-        let mut marks = vec![std::mem::take(&mut self.about)];
-        for (loading, brought) in self.loadings.iter().zip(brought) {
-            marks.extend(brought.map(|brought| mark(loading.name(), &brought)));
+        let Range { start, end } = stream_place(&html);
+        let mut marks = vec![std::mem::take(&mut self.page_mark)];
+        for (loader, event) in self.loaders.iter().zip(first) {
+            marks.extend(event.map(|event| event_mark(loader.name(), &event)));
         }
-        self.loadings.retain(|loading| !loading.has_ended());
-        let has_ended = self.loadings.is_empty();
+        self.loaders.retain(|loader| !loader.has_ended());
+        let has_ended = self.loaders.is_empty();
         if has_ended {
             marks.push(r#"["done"]"#.into());
         }
-        let head = html[..at].to_owned() + &self.script(&marks);
+        let head = html[..start].to_owned() + &self.script_of(&marks);
         if has_ended {
-            return AnswerBody::Whole(Some((head + &html[behind..]).into()));
+            return AnswerBody::Whole(Some((head + &html[end..]).into()));
         }
         if method == Method::HEAD {
             return AnswerBody::Whole(None);
         }
-        let lasts = if self.loadings.iter().any(Loading::is_live) {
+        let lasts = if self.loaders.iter().any(RunningLoader::is_live) {
             HeldKind::Live
         } else {
             HeldKind::Finite
         };
-        self.tail = Some(html[behind..].to_owned());
+        self.tail = Some(html[end..].to_owned());
         let mut head = Some(Bytes::from(head));
         let pieces = futures_util::stream::poll_fn(move |cx| match head.take() {
             Some(head) => Poll::Ready(Some(head)),
@@ -307,8 +305,8 @@ impl Streaming {
     }
 
     /// The script removes its own element, so that a page which streams for long does not grow. The
-    /// list of items is also bounded, in case the client's script never loads.
-    fn script(&self, marks: &[String]) -> String {
+    /// list of marks is also bounded, in case the client's script never loads.
+    fn script_of(&self, marks: &[String]) -> String {
         let marks = json::for_script(&format!("[{}]", marks.join(",")));
         let nonce = &self.nonce;
         format!(
@@ -321,24 +319,18 @@ impl Streaming {
             return Poll::Ready(None);
         }
         let mut marks = Vec::new();
-        for loading in &mut self.loadings {
-            if let Poll::Ready(brought) = loading.poll_next(cx) {
-                marks.push(mark(loading.name(), &brought));
+        for loader in &mut self.loaders {
+            if let Poll::Ready(event) = loader.poll_next(cx) {
+                marks.push(event_mark(loader.name(), &event));
             }
         }
-        self.loadings.retain(|loading| !loading.has_ended());
-        if !self.loadings.is_empty() && self.stopped.as_mut().poll(cx).is_ready() {
-            let gone = Brought::Failed(HandlerError {
-                status: 503,
-                message: "the server is going away".into(),
-            });
-            marks.extend(
-                self.loadings
-                    .drain(..)
-                    .map(|loading| mark(loading.name(), &gone)),
-            );
+        self.loaders.retain(|loader| !loader.has_ended());
+        if !self.loaders.is_empty() && self.shutdown.as_mut().poll(cx).is_ready() {
+            let shutdown = LoaderEvent::shutdown();
+            let ended = self.loaders.drain(..);
+            marks.extend(ended.map(|loader| event_mark(loader.name(), &shutdown)));
         }
-        if self.loadings.is_empty() {
+        if self.loaders.is_empty() {
             marks.push(r#"["done"]"#.into());
         } else if marks.is_empty() {
             if self.beat.as_mut().poll(cx).is_pending() {
@@ -347,31 +339,30 @@ impl Streaming {
             marks.push(r#"["beat"]"#.into());
         }
         self.beat.as_mut().reset(Instant::now() + self.beat_every);
-        let mut piece = self.script(&marks);
-        if self.loadings.is_empty() {
+        let mut piece = self.script_of(&marks);
+        if self.loaders.is_empty() {
             piece += &self.tail.take().unwrap_or_default();
         }
         Poll::Ready(Some(piece.into()))
     }
 }
 
-/// Returns a loader's item for the client's script.
-fn mark(name: &str, brought: &Brought) -> String {
-    match brought {
-        Brought::Value(json) => format!("[\"value\",\"{name}\",{json}]"),
-        Brought::End => format!("[\"end\",\"{name}\"]"),
-        Brought::Failed(HandlerError { status, message }) => {
+/// Returns a loader's event for the client's script.
+fn event_mark(name: &str, event: &LoaderEvent) -> String {
+    match event {
+        LoaderEvent::Value(json) => format!("[\"value\",\"{name}\",{json}]"),
+        LoaderEvent::End => format!("[\"end\",\"{name}\"]"),
+        LoaderEvent::Failed(HandlerError { status, message }) => {
             json!(["error", name, status, message]).to_string()
         }
-        Brought::TimedOut => format!("[\"timeout\",\"{name}\"]"),
+        LoaderEvent::TimedOut => format!("[\"timeout\",\"{name}\"]"),
     }
 }
 
-/// Returns the place of the stream: the end of the text before it, and the end of the text that it
-/// replaces.
-fn place(html: &str) -> (usize, usize) {
+/// Returns the text that the stream replaces: the marker, or the empty text at the end of the body.
+fn stream_place(html: &str) -> Range<usize> {
     if let Some(at) = html.find(MARKER) {
-        return (at, at + MARKER.len());
+        return at..at + MARKER.len();
     }
     let end = "</body>".as_bytes();
     let at = html
@@ -379,7 +370,7 @@ fn place(html: &str) -> (usize, usize) {
         .windows(end.len())
         .rposition(|window| window.eq_ignore_ascii_case(end))
         .unwrap_or(html.len());
-    (at, at)
+    at..at
 }
 
 #[cfg(test)]
@@ -396,8 +387,8 @@ mod tests {
             ("", ("", "")),
         ];
         for (html, expected) in cases {
-            let (at, behind) = place(html);
-            assert_eq!((&html[..at], &html[behind..]), expected, "{html}");
+            let Range { start, end } = stream_place(html);
+            assert_eq!((&html[..start], &html[end..]), expected, "{html}");
         }
     }
 
@@ -431,11 +422,11 @@ mod tests {
                 .map(|(name, value)| (HeaderName::from_static(name), value.parse().unwrap()))
                 .collect()
         };
-        for (asked, answered, expected) in cases {
+        for (request, response, expected) in cases {
             assert_eq!(
-                is_fresh(&headers(asked), &headers(answered)),
+                is_fresh(&headers(request), &headers(response)),
                 expected,
-                "{asked:?} {answered:?}"
+                "{request:?} {response:?}"
             );
         }
     }

@@ -30,7 +30,7 @@ use tokio::time::{Instant, Sleep, sleep};
 
 /// Ends when its outbox is closed: the client is too slow for its topics, or the server shuts down.
 pub(crate) struct FeedBody {
-    subscribed: FeedGuard,
+    guard: FeedGuard,
     /// Position of the client after the ready events.
     positions: Positions,
     ready: VecDeque<Bytes>,
@@ -44,29 +44,29 @@ impl FeedBody {
     /// # Errors
     /// Returns an error if there is no memory for its first events.
     pub(crate) fn new(
-        subscribed: FeedGuard,
+        guard: FeedGuard,
         first: &[FeedEvent],
         comment_every: Duration,
     ) -> Result<FeedBody, OutOfMemory> {
-        let positions = subscribed.positions().clone();
+        let positions = guard.positions().clone();
         let first = first
             .iter()
             .map(|first| event_stream::event(None, first.event.as_deref(), &first.data));
         // A position comes after all events that it includes, because the connection may break off
         // anywhere. Without a gap, it is an event of its own without data, so that a client without
         // any event can also come back to its position.
-        let place = match subscribed.has_gap() {
+        let place = match guard.has_gap() {
             true => Some(event_stream::gap(&positions)),
             false => (!positions.0.is_empty())
                 .then(|| format!("{}\n", event_stream::id(&positions)).into()),
         };
         let ready: VecDeque<Bytes> = first.chain(place).collect();
         let mut charge = Charge::new(Kind::Outbox);
-        subscribed
+        guard
             .outbox()
             .charge_beside(&mut charge, ready.iter().map(Bytes::len).sum())?;
         Ok(FeedBody {
-            subscribed,
+            guard,
             positions,
             ready,
             charge,
@@ -99,16 +99,16 @@ impl FeedBody {
                 if self.charge.bytes() > 0 {
                     // A smaller amount than before is never refused.
                     _ = self
-                        .subscribed
+                        .guard
                         .outbox()
                         .charge_beside(&mut self.charge, self.ready.iter().map(Bytes::len).sum());
                 }
                 return Poll::Ready(Some(ready));
             }
             // The connection asks for more, so the previous event has gone to the socket.
-            self.subscribed.outbox().written();
+            self.guard.outbox().written();
             let mut next = None;
-            self.subscribed.outbox().take_and_watch(cx, &mut next);
+            self.guard.outbox().take_and_watch(cx, &mut next);
             match next {
                 None => return Poll::Pending,
                 Some(Outgoing::Close(_)) => return Poll::Ready(None),

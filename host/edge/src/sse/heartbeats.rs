@@ -58,7 +58,7 @@ struct Heartbeats {
     body: hub::Body,
     every: Duration,
     silence: Pin<Box<Sleep>>,
-    text: Text,
+    text: SentText,
 }
 
 impl Heartbeats {
@@ -67,7 +67,7 @@ impl Heartbeats {
             body,
             every,
             silence: Box::pin(sleep(every)),
-            text: Text::default(),
+            text: SentText::default(),
         }
     }
 }
@@ -94,18 +94,18 @@ impl Stream for Heartbeats {
     }
 }
 
-/// Text that has been sent.
+/// SentText that has been sent.
 #[derive(Default)]
-struct Text {
-    end: End,
+struct SentText {
+    end: TextEnd,
     /// Bytes that are left out if the app continues with them, because a comment was sent before
     /// them.
     left_out: &'static [u8],
 }
 
-/// End of the text so far.
+/// TextEnd of the text so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum End {
+enum TextEnd {
     /// There is no text yet.
     #[default]
     Start,
@@ -120,25 +120,25 @@ enum End {
     Within,
 }
 
-impl End {
+impl TextEnd {
     /// Returns the end after one more byte.
-    fn then(self, byte: u8) -> End {
+    fn then(self, byte: u8) -> TextEnd {
         let is_blank = match self {
-            End::Start | End::Event | End::Line => true,
+            TextEnd::Start | TextEnd::Event | TextEnd::Line => true,
             // The byte is the second half of a line end, or begins another line.
-            End::Return { is_blank } => is_blank || byte == b'\r',
-            End::Within => false,
+            TextEnd::Return { is_blank } => is_blank || byte == b'\r',
+            TextEnd::Within => false,
         };
         match byte {
-            b'\r' => End::Return { is_blank },
-            b'\n' if is_blank => End::Event,
-            b'\n' => End::Line,
-            _ => End::Within,
+            b'\r' => TextEnd::Return { is_blank },
+            b'\n' if is_blank => TextEnd::Event,
+            b'\n' => TextEnd::Line,
+            _ => TextEnd::Within,
         }
     }
 }
 
-impl Text {
+impl SentText {
     /// Takes bytes of the app, and returns the bytes to send.
     fn pass(&mut self, mut bytes: Bytes) -> Bytes {
         while !bytes.is_empty() && !self.left_out.is_empty() {
@@ -151,7 +151,7 @@ impl Text {
         }
         let tail = bytes.len().saturating_sub(TAIL_BYTES);
         if tail > 0 {
-            self.end = End::Within;
+            self.end = TextEnd::Within;
         }
         self.end = bytes[tail..]
             .iter()
@@ -162,16 +162,16 @@ impl Text {
     /// Returns the comment to send here, if one is allowed.
     fn comment(&mut self) -> Option<&'static str> {
         match self.end {
-            End::Start => self.left_out = BOM,
-            End::Return { .. } => self.left_out = b"\n",
-            End::Event | End::Line | End::Within => {}
+            TextEnd::Start => self.left_out = BOM,
+            TextEnd::Return { .. } => self.left_out = b"\n",
+            TextEnd::Event | TextEnd::Line | TextEnd::Within => {}
         }
         let (comment, end) = match self.end {
-            End::Start | End::Event | End::Return { is_blank: true } => {
-                (event_stream::COMMENT, End::Event)
+            TextEnd::Start | TextEnd::Event | TextEnd::Return { is_blank: true } => {
+                (event_stream::COMMENT, TextEnd::Event)
             }
-            End::Line | End::Return { is_blank: false } => (":\n", End::Line),
-            End::Within => return None,
+            TextEnd::Line | TextEnd::Return { is_blank: false } => (":\n", TextEnd::Line),
+            TextEnd::Within => return None,
         };
         self.end = end;
         Some(comment)
@@ -218,7 +218,7 @@ mod tests {
             "|data:a\n\ndata:a long line that is open!\n|\n|",
         ];
         for case in cases {
-            let (mut text, mut sent) = (Text::default(), String::new());
+            let (mut text, mut sent) = (SentText::default(), String::new());
             let mut rest = case;
             while !rest.is_empty() {
                 let at = rest.find(['|', '!']).unwrap_or(rest.len());
@@ -240,7 +240,7 @@ mod tests {
 
     #[test]
     fn a_byte_order_mark_in_pieces_is_left_out_after_a_comment() {
-        let mut text = Text::default();
+        let mut text = SentText::default();
         assert_eq!(text.comment(), Some(":\n\n"));
         let sent: Vec<u8> = [&b"\xef"[..], b"", b"\xbb\xbfda", b"ta:a"]
             .into_iter()
@@ -264,7 +264,7 @@ mod tests {
         let stream = kind("text/event-stream");
         // Only streamed bodies get timers.
         assert!(with(200, &[stream]));
-        assert!(with(200, &[kind("Text/Event-Stream ; charset=utf-8")]));
+        assert!(with(200, &[kind("SentText/Event-Stream ; charset=utf-8")]));
         assert!(!with(200, &[]) && !with(200, &[kind("text/event-streams")]));
         assert!(!with(204, &[stream]) && !with(503, &[stream]));
         assert!(!with(200, &[stream, ("content-encoding", "gzip")]));

@@ -15,7 +15,7 @@ pub(crate) struct Handshake {
 
 /// Answer to an invalid handshake.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Refusal {
+pub(crate) struct HandshakeRefusal {
     pub(crate) status: StatusCode,
     /// Header with the correct value.
     pub(crate) header: Option<(HeaderName, &'static str)>,
@@ -27,7 +27,7 @@ pub(crate) fn read(
     method: &Method,
     version: Version,
     headers: &HeaderMap,
-) -> Result<Handshake, Refusal> {
+) -> Result<Handshake, HandshakeRefusal> {
     if method != Method::GET {
         return Err(refuse(
             StatusCode::METHOD_NOT_ALLOWED,
@@ -84,8 +84,8 @@ fn refuse(
     status: StatusCode,
     header: Option<(HeaderName, &'static str)>,
     text: &'static str,
-) -> Refusal {
-    Refusal {
+) -> HandshakeRefusal {
+    HandshakeRefusal {
         status,
         header,
         text,

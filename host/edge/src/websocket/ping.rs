@@ -8,9 +8,9 @@
 use crate::http::pace::PaceRule;
 use std::time::Duration;
 
-/// Place of the ping.
+/// Progress of the ping.
 #[derive(Debug, PartialEq)]
-pub(crate) enum Ping {
+pub(crate) enum PingDelivery {
     None,
     /// It waits until everything before it is written.
     Due,
@@ -26,14 +26,14 @@ pub(crate) enum Ping {
     },
 }
 
-impl Ping {
+impl PingDelivery {
     /// Returns the state of a ping that has just been written as the last of `end` bytes. If all
     /// bytes before it are acknowledged, it leaves at once.
-    pub(crate) fn written(start: u64, end: u64, acknowledged: u64) -> Ping {
+    pub(crate) fn written(start: u64, end: u64, acknowledged: u64) -> PingDelivery {
         if acknowledged >= start {
-            Ping::None
+            PingDelivery::None
         } else {
-            Ping::Queued { end, acknowledged }
+            PingDelivery::Queued { end, acknowledged }
         }
     }
 
@@ -44,7 +44,7 @@ impl Ping {
         rule: PaceRule,
         pong_within: Duration,
     ) -> bool {
-        let Ping::Queued {
+        let PingDelivery::Queued {
             end,
             acknowledged: before,
         } = self
@@ -52,7 +52,7 @@ impl Ping {
             return false;
         };
         if acknowledged >= *end {
-            *self = Ping::None;
+            *self = PingDelivery::None;
             return true;
         }
         let moved = acknowledged.saturating_sub(*before);
@@ -93,7 +93,7 @@ mod tests {
             (50_000, &[(52_999, false)]),
             (50_000, &[(50_000, false)]),
         ] {
-            let mut ping = Ping::written(start, end, acknowledged);
+            let mut ping = PingDelivery::written(start, end, acknowledged);
             for &(acknowledged, expected) in looks {
                 assert_eq!(
                     ping.excuses_pong(acknowledged, rule, pong_within),

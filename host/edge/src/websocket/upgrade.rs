@@ -1,11 +1,11 @@
 //! Lets the app decide about an upgrade and, if it accepts, gives the socket a task of its own.
 
 use crate::{
+    drain::DrainGuard,
     http::answer::{self, AnswerBody, HttpAnswer},
     http::pace::ClientSocket,
-    lifeline::Lifeline,
     server::{self, Server, Version},
-    websocket::connection::{Connection, First},
+    websocket::connection::{Connection, OpenEvent},
     websocket::handshake::Handshake,
     websocket::wire::Wire,
 };
@@ -36,10 +36,10 @@ pub(crate) struct UpgradeRequest {
 /// A WebSocket that the app has accepted, before it has its socket.
 pub(crate) struct AcceptedWebSocket {
     server: Arc<Server>,
-    lifeline: Lifeline,
+    drain: DrainGuard,
     connection: ConnectionGuard,
     /// Event of the connection's first call, if it has one.
-    first: Option<Box<First>>,
+    open_event: Option<Box<OpenEvent>>,
 }
 
 impl AcceptedWebSocket {
@@ -52,8 +52,8 @@ impl AcceptedWebSocket {
             wire,
             self.connection,
             self.server,
-            self.lifeline,
-            self.first,
+            self.drain,
+            self.open_event,
         ));
     }
 }
@@ -62,7 +62,7 @@ impl AcceptedWebSocket {
 pub(crate) async fn upgrade(
     server: Arc<Server>,
     version: Arc<Version>,
-    lifeline: Lifeline,
+    drain: DrainGuard,
     request: Request,
     opening: Box<UpgradeRequest>,
 ) -> Result<HttpAnswer, Fault> {
@@ -96,17 +96,17 @@ pub(crate) async fn upgrade(
     if is_gone {
         opened.set_last_version(version.clone());
     }
-    let first = close
+    let open_event = close
         .is_none()
-        .then(|| Box::new(First { version, request }));
+        .then(|| Box::new(OpenEvent { version, request }));
     if let Some(close) = close.or_else(|| is_gone.then(server::route_is_gone)) {
         opened.outbox().close(close);
     }
     (handle.0)(AcceptedWebSocket {
         server,
-        lifeline,
+        drain,
         connection: opened,
-        first,
+        open_event,
     });
     Ok(switching)
 }

@@ -62,7 +62,7 @@ thread_local! {
 
 /// An event from the peer.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) enum Received {
+pub(crate) enum WireEvent {
     Message(Message),
     /// A ping, which is answered with the next flush.
     Ping,
@@ -157,7 +157,7 @@ impl<Io: ClientSocket> Wire<Io> {
     pub(crate) fn poll_receive(
         &mut self,
         cx: &mut Context<'_>,
-        mut take: impl FnMut(Received) -> bool,
+        mut take: impl FnMut(WireEvent) -> bool,
     ) -> Poll<()> {
         SHARED.with_borrow_mut(|shared| {
             let Wire {
@@ -182,25 +182,25 @@ impl<Io: ClientSocket> Wire<Io> {
                 fragments_max: self.fragments_max,
             };
             let poll = loop {
-                let received = match decoder.read(&mut source) {
+                let event = match decoder.read(&mut source) {
                     Err(tungstenite::Error::Io(error))
                         if error.kind() == io::ErrorKind::WouldBlock =>
                     {
                         break Poll::Pending;
                     }
                     Err(_) if source.fragments.exceeded() => {
-                        Received::Broken(Close::new(1009, "a message of too many fragments"))
+                        WireEvent::Broken(Close::new(1009, "a message of too many fragments"))
                     }
-                    outcome => received(outcome),
+                    outcome => wire_event(outcome),
                 };
                 let frames = source.fragments.total().wrapping_sub(frames_before);
                 // Pongs are framed during the read: at most as many as one write may have.
-                let is_due = matches!(received, Received::Pong) && self.pongs_due > 0;
+                let is_due = matches!(event, WireEvent::Pong) && self.pongs_due > 0;
                 if is_due {
                     // The app asked for it: it is no event, and does not count as a flood.
                     self.pongs_due -= 1;
                 }
-                let goes_on = is_due || take(received);
+                let goes_on = is_due || take(event);
                 if !goes_on || frames >= TURN_FRAMES_MAX || source.out.len() >= OUT_BYTES_MAX {
                     break Poll::Ready(());
                 }
@@ -356,28 +356,28 @@ impl<Io: ClientSocket> Sink for Wire<Io> {
     }
 }
 
-fn received(outcome: tungstenite::Result<tungstenite::Message>) -> Received {
+fn wire_event(outcome: tungstenite::Result<tungstenite::Message>) -> WireEvent {
     use tungstenite::{Error, Message as Frame};
     match outcome {
         Ok(Frame::Text(text)) => match bytestring::ByteString::try_from(Bytes::from(text)) {
-            Ok(text) => Received::Message(Message::Text(text)),
+            Ok(text) => WireEvent::Message(Message::Text(text)),
             Err(_) => broken_utf8(),
         },
-        Ok(Frame::Binary(bytes)) => Received::Message(Message::Binary(bytes)),
-        Ok(Frame::Close(close)) => Received::Close(close.map(|close| Close {
+        Ok(Frame::Binary(bytes)) => WireEvent::Message(Message::Binary(bytes)),
+        Ok(Frame::Close(close)) => WireEvent::Close(close.map(|close| Close {
             code: close.code.into(),
             reason: close.reason.as_str().to_owned(),
         })),
-        Ok(Frame::Ping(_)) => Received::Ping,
-        Ok(_) => Received::Pong,
+        Ok(Frame::Ping(_)) => WireEvent::Ping,
+        Ok(_) => WireEvent::Pong,
         Err(Error::Utf8(_)) => broken_utf8(),
         Err(Error::Capacity(CapacityError::MessageTooLong { .. })) => {
-            Received::Broken(Close::new(1009, "the message is too large"))
+            WireEvent::Broken(Close::new(1009, "the message is too large"))
         }
-        Err(Error::Io(error)) if error.kind() == io::ErrorKind::TimedOut => Received::GivenUp,
-        Err(Error::Protocol(ProtocolError::ResetWithoutClosingHandshake)) => Received::Gone,
-        Err(Error::Protocol(_)) => Received::Broken(Close::new(1002, "not a valid frame")),
-        Err(_) => Received::Gone,
+        Err(Error::Io(error)) if error.kind() == io::ErrorKind::TimedOut => WireEvent::GivenUp,
+        Err(Error::Protocol(ProtocolError::ResetWithoutClosingHandshake)) => WireEvent::Gone,
+        Err(Error::Protocol(_)) => WireEvent::Broken(Close::new(1002, "not a valid frame")),
+        Err(_) => WireEvent::Gone,
     }
 }
 
@@ -398,8 +398,8 @@ fn put_header(out: &mut Vec<u8>, opcode: OpCode, length: usize) {
     }
 }
 
-fn broken_utf8() -> Received {
-    Received::Broken(Close::new(1007, "the text is not UTF-8"))
+fn broken_utf8() -> WireEvent {
+    WireEvent::Broken(Close::new(1007, "the text is not UTF-8"))
 }
 
 #[cfg(test)]
@@ -437,7 +437,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn frames_are_counted_however_few_messages_they_are() {
+    async fn frames_are_counted_within_messages() {
         const EMPTY: [u8; 5] = [0x80, 0, 0, 0, 0];
         const MESSAGES: usize = 20;
         for parts in [1, 10, 500] {

@@ -7,7 +7,7 @@ use std::{
     thread,
     time::{Duration, Instant},
 };
-use tidegate_edge::client::{Client, ClientError, Received};
+use tidegate_edge::client::{ClientError, ServerEvent, WebSocketClient};
 use tidegate_hub::{Close, Message};
 use tokio::{sync::mpsc, time::timeout};
 
@@ -22,7 +22,7 @@ const CLOSE_WITHIN: Duration = Duration::from_secs(5);
 /// 1005 is an error.
 pub(crate) fn run(args: &ConnectArgs) -> Result<(), CommandError> {
     assemble::runtime()?.block_on(async {
-        let client = Client::connect(&args.url, &args.header, &args.protocol)
+        let client = WebSocketClient::connect(&args.url, &args.header, &args.protocol)
             .await
             .map_err(|error| match error {
                 ClientError::Url(_) | ClientError::Header(_) => CommandError::usage(error),
@@ -35,7 +35,7 @@ pub(crate) fn run(args: &ConnectArgs) -> Result<(), CommandError> {
     })
 }
 
-async fn talk(mut client: Client, binary: bool) -> Result<(), CommandError> {
+async fn talk(mut client: WebSocketClient, binary: bool) -> Result<(), CommandError> {
     let protocol = client
         .protocol()
         .map_or_else(String::new, |protocol| format!(", subprotocol {protocol}"));
@@ -62,19 +62,19 @@ async fn talk(mut client: Client, binary: bool) -> Result<(), CommandError> {
                 }
             },
             received = client.receive_or_ping(PING_AFTER) => match received {
-                Received::Message(message) => show(&message)?,
-                Received::Closed(close) => return Ok(end(&close)?),
+                ServerEvent::Message(message) => show(&message)?,
+                ServerEvent::Closed(close) => return Ok(end(&close)?),
             },
         }
     }
 }
 
 /// Shows messages until the server closes, after stdin has ended.
-async fn receive_rest(client: &mut Client) -> Result<(), anyhow::Error> {
+async fn receive_rest(client: &mut WebSocketClient) -> Result<(), anyhow::Error> {
     loop {
         match client.receive().await {
-            Received::Message(message) => show(&message)?,
-            Received::Closed(close) => return end(&close),
+            ServerEvent::Message(message) => show(&message)?,
+            ServerEvent::Closed(close) => return end(&close),
         }
     }
 }
@@ -126,7 +126,7 @@ fn note(text: &str) {
 }
 
 /// Sends `count` messages, each after the answer to the previous one, and prints the latency.
-async fn bench(mut client: Client, count: u32) -> Result<(), CommandError> {
+async fn bench(mut client: WebSocketClient, count: u32) -> Result<(), CommandError> {
     let text = "x".repeat(64);
     let mut times = Vec::with_capacity(count as usize);
     let began = Instant::now();
@@ -134,8 +134,8 @@ async fn bench(mut client: Client, count: u32) -> Result<(), CommandError> {
         let sent = Instant::now();
         client.send(Message::text(text.clone())).await?;
         match client.receive().await {
-            Received::Message(_) => times.push(sent.elapsed()),
-            Received::Closed(close) => {
+            ServerEvent::Message(_) => times.push(sent.elapsed()),
+            ServerEvent::Closed(close) => {
                 return end(&close).map_err(Into::into).and_then(|()| {
                     Err(anyhow!("the server closed the connection before the end").into())
                 });

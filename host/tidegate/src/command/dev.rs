@@ -37,7 +37,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
-use tidegate_edge::{Hosts, Pages};
+use tidegate_edge::{DevChannel, Hosts};
 use tidegate_routing::Router;
 use tidegate_wasm::LoadedApp;
 use tokio::{
@@ -210,19 +210,19 @@ pub(crate) fn run(args: &DevArgs, format: LogFormat) -> Result<(), CommandError>
     let project = Project::find(&args.dir)?;
     let mut config = args.config(project.dir())?;
     control::check_path(&config.data)?;
-    let pages = Arc::<Pages>::default();
-    config.edge.pages = Some(pages.clone());
+    let channel = Arc::<DevChannel>::default();
+    config.edge.dev = Some(channel.clone());
     // The setting `hosts` is ignored: by DNS rebinding, a page of a listed host could read the app
     // and its error reports.
     config.edge.hosts = Hosts::Local;
-    assemble::runtime()?.block_on(dev(args, project, config, pages, format, signals))
+    assemble::runtime()?.block_on(dev(args, project, config, channel, format, signals))
 }
 
 async fn dev(
     args: &DevArgs,
     project: Project,
     config: Config,
-    pages: Arc<Pages>,
+    channel: Arc<DevChannel>,
     format: LogFormat,
     signals: Signals,
 ) -> Result<(), CommandError> {
@@ -244,7 +244,7 @@ async fn dev(
     print(&format!("{banner}\n"));
     let session = DevSession {
         address: serving.addresses()?[0],
-        updates: DevUpdates::new(pages),
+        updates: DevUpdates::new(channel),
         deployment: serving.deployment().clone(),
         args: args.clone(),
         project,

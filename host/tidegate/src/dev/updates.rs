@@ -3,11 +3,11 @@
 use crate::assemble;
 use serde_json::json;
 use std::sync::Arc;
-use tidegate_edge::Pages;
+use tidegate_edge::DevChannel;
 
 /// The state that pages compare with the state that they received before.
 pub(crate) struct DevUpdates {
-    pages: Arc<Pages>,
+    channel: Arc<DevChannel>,
     /// Identifies the run of the command: its start, as Unix time in milliseconds.
     run: u64,
     pub(crate) version: u32,
@@ -20,9 +20,9 @@ pub(crate) struct DevUpdates {
 }
 
 impl DevUpdates {
-    pub(crate) fn new(pages: Arc<Pages>) -> DevUpdates {
+    pub(crate) fn new(channel: Arc<DevChannel>) -> DevUpdates {
         DevUpdates {
-            pages,
+            channel,
             run: assemble::unix_ms(),
             version: 1,
             assets: 0,
@@ -42,7 +42,7 @@ impl DevUpdates {
             ..
         } = self;
         let error = error.as_deref().map(plain);
-        self.pages.tell(&json!({ "run": run, "version": version, "assets": assets, "styles": styles, "error": error }).to_string());
+        self.channel.publish(&json!({ "run": run, "version": version, "assets": assets, "styles": styles, "error": error }).to_string());
     }
 }
 

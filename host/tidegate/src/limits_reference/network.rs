@@ -221,7 +221,7 @@ pub(super) const WEBSOCKETS_AND_FEEDS: Group = (
             "the rest waits",
             &[
                 "tidegate/tests/hostile/fairness.rs::a_flooding_client_does_not_starve_others",
-                "edge/src/websocket/wire.rs::frames_are_counted_however_few_messages_they_are",
+                "edge/src/websocket/wire.rs::frames_are_counted_within_messages",
             ],
         ),
         fixed(

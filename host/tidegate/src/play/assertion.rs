@@ -10,19 +10,19 @@ use crate::{
     script::{Assertion, Expected, Pairs},
 };
 use serde_json::Value;
-use tidegate_edge::client::{Answer, Event};
+use tidegate_edge::client::{HttpResponse, StreamEvent};
 use tidegate_hub::Message;
 use tokio::time::timeout;
 
 /// Compares an answer with the expected status, headers and body.
 pub(super) async fn check_answer(
-    mut answer: Answer,
+    mut answer: HttpResponse,
     status: Option<u16>,
     checks: &[Assertion],
     headers: &Pairs,
 ) -> StepResult {
     let (got, mut body) = (answer.status, Vec::new());
-    while let Some(piece) = within(answer.piece())
+    while let Some(piece) = within(answer.next_piece())
         .await?
         .map_err(|error| error.to_string())?
     {
@@ -163,11 +163,11 @@ fn has(had: &Value, wanted: &Value) -> bool {
 fn describe(event: &ClientEvent) -> String {
     match event {
         ClientEvent::Message(message) => shown(bytes(message)),
-        ClientEvent::Event(Event {
+        ClientEvent::Event(StreamEvent {
             name: Some(name),
             data,
         }) => format!("the event {name:?} with {data:?}"),
-        ClientEvent::Event(Event { name: None, data }) => format!("{data:?}"),
+        ClientEvent::Event(StreamEvent { name: None, data }) => format!("{data:?}"),
         ClientEvent::Closed(close) if close.reason.is_empty() => {
             format!("the close {}", close.code)
         }

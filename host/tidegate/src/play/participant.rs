@@ -1,7 +1,7 @@
 //! A client of a script: a task that holds a WebSocket or a feed, and queues its events.
 
 use super::StepResult;
-use tidegate_edge::client::{Answer, Client, Event, Received};
+use tidegate_edge::client::{HttpResponse, ServerEvent, StreamEvent, WebSocketClient};
 use tidegate_hub::{Close, Message};
 use tokio::{
     io::DuplexStream,
@@ -23,7 +23,7 @@ pub(super) enum ClientCommand {
 #[derive(Debug)]
 pub(super) enum ClientEvent {
     Message(Message),
-    Event(Event),
+    Event(StreamEvent),
     Closed(Close),
     Ended,
 }
@@ -54,7 +54,7 @@ impl Participant {
         }
     }
 
-    pub(super) fn with_socket(mut client: Client<DuplexStream>) -> Participant {
+    pub(super) fn with_socket(mut client: WebSocketClient<DuplexStream>) -> Participant {
         let (sender, events) = unbounded_channel();
         let (commands, mut received) = unbounded_channel();
         tokio::spawn(async move {
@@ -66,8 +66,8 @@ impl Participant {
                         None => return,
                     },
                     received = client.receive() => match received {
-                        Received::Message(message) => _ = sender.send(ClientEvent::Message(message)),
-                        Received::Closed(close) => {
+                        ServerEvent::Message(message) => _ = sender.send(ClientEvent::Message(message)),
+                        ServerEvent::Closed(close) => {
                             _ = sender.send(ClientEvent::Closed(close));
                             return;
                         }
@@ -81,13 +81,13 @@ impl Participant {
         }
     }
 
-    pub(super) fn with_feed(mut answer: Answer) -> Participant {
+    pub(super) fn with_feed(mut answer: HttpResponse) -> Participant {
         let (sender, events) = unbounded_channel();
         tokio::spawn(async move {
             let mut read = String::new();
-            while let Ok(Some(piece)) = answer.piece().await {
+            while let Ok(Some(piece)) = answer.next_piece().await {
                 read += &String::from_utf8_lossy(&piece);
-                while let Some(event) = Event::take(&mut read) {
+                while let Some(event) = StreamEvent::take(&mut read) {
                     if sender.send(ClientEvent::Event(event)).is_err() {
                         return;
                     }

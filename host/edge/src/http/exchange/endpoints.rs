@@ -22,11 +22,11 @@ impl Exchange {
         let [_, endpoint] = path.segments() else {
             return refuse(HostRefusal::NotFound);
         };
-        let pages = self.server.config.pages.as_deref();
+        let channel = self.server.config.dev.as_deref();
         let answer = match &**endpoint {
             "health" => Some(self.health()),
-            endpoint => pages::script(endpoint, pages.is_some())
-                .or_else(|| dev::answer(endpoint, pages, self.lifeline.stopping.clone())),
+            endpoint => pages::script(endpoint, channel.is_some())
+                .or_else(|| dev::answer(endpoint, channel, self.drain.stopping.clone())),
         };
         match (answer, method) {
             (Some(answer), &Method::GET | &Method::HEAD) => answer,
@@ -60,17 +60,17 @@ impl Exchange {
         }
         let version = self.server.version();
         let (parts, body) = request.into_parts();
-        let form = match pages::load::form(&parts.headers) {
-            Ok(form) => form,
-            Err(problem) => return pages::load::refusal(&problem),
+        let format = match pages::load::requested_format(&parts.headers) {
+            Ok(format) => format,
+            Err(problem) => return pages::load::refuse(&problem),
         };
         let body = match self.collect(body).await {
             Ok(body) => body,
             Err(refusal) => return refuse(refusal),
         };
-        let (loader, wanted) = match pages::load::read(&version, &body) {
+        let (loader, wanted) = match pages::load::read_call(&version, &body) {
             Ok(wanted) => wanted,
-            Err(problem) => return pages::load::refusal(&problem),
+            Err(problem) => return pages::load::refuse(&problem),
         };
         self.state.note_connection(&parts.headers);
         let page_path = Path::parse(&wanted.target).expect("it was parsed before");
@@ -85,7 +85,7 @@ impl Exchange {
                 head: self.head(Method::GET, authority, &wanted.target, parts.headers),
                 responder: Responder::Loader {
                     name: &loader,
-                    form,
+                    format,
                 },
                 context: LogContext {
                     request: Some(LOADERS_PATH),

@@ -6,7 +6,7 @@ use crate::{
     http::refusal::{RequestRefusal, refuse},
     http::request_body::RequestBody,
     http::trailers,
-    pages::{self, Visit},
+    pages::{self, PageRequest},
     server::Version,
     sse::heartbeats,
     websocket::upgrade::{self, UpgradeRequest},
@@ -53,11 +53,11 @@ impl Exchange {
             Target::Feed => Box::pin(self.feed(version, head)).await,
             Target::WebSocket => {
                 let opening = opening.expect("a handshake was read for every websocket route");
-                let (server, lifeline) = (self.server.clone(), self.lifeline.clone());
+                let (server, drain) = (self.server.clone(), self.drain.clone());
                 Box::pin(upgrade::upgrade(
                     server,
                     version.clone(),
-                    lifeline,
+                    drain,
                     head,
                     opening,
                 ))
@@ -113,17 +113,17 @@ impl Exchange {
         body: RequestBody,
     ) -> Result<HttpAnswer, Fault> {
         let is_form = head.method == Method::POST;
-        let visit = self.visit(version, head);
+        let page_request = self.page_request(version, head);
         if !is_form {
-            return pages::show::show(visit, None).await;
+            return pages::show::show(page_request, None).await;
         }
         let collect = async |body| self.collect(body).await.map_err(refuse);
-        pages::act::act(visit, body, self.memory.form(), collect).await
+        pages::act::act(page_request, body, self.memory.form(), collect).await
     }
 
-    /// Returns the visit to a page that its guards have admitted.
-    pub(super) fn visit(&self, version: &Arc<Version>, head: Request) -> Visit {
-        let stopping = self.lifeline.stopping.clone();
-        Visit::new(self.server.clone(), version.clone(), stopping, head)
+    /// Returns the request to a page that its guards have admitted.
+    pub(super) fn page_request(&self, version: &Arc<Version>, head: Request) -> PageRequest {
+        let stopping = self.drain.stopping.clone();
+        PageRequest::new(self.server.clone(), version.clone(), stopping, head)
     }
 }

@@ -3,7 +3,7 @@
 //!
 //! A connection hands itself over when its socket has ended; from then on it is one entry here. In
 //! a room, the room keeps the event, in the order of its other events, until the app has received
-//! it. Outside of rooms, [`Closings`](crate::websocket::closings::Closings) keeps it: entries wait
+//! it. Outside of rooms, [`PendingCloses`](crate::websocket::pending_closes::PendingCloses) keeps it: entries wait
 //! in order while the host can't call the app. A few workers, which exist only while an entry
 //! waits, retry the first entries with growing pauses.
 //!
@@ -13,54 +13,54 @@
 use crate::{
     http::answer::{LogContext, log_fault},
     server::{Server, Version},
-    websocket::closings::Closing,
+    websocket::pending_closes::PendingClose,
 };
 use std::{sync::Arc, time::Duration};
 use tidegate_hub::{App, Fault, retry::Backoff};
 use tokio::time::sleep;
 
 /// Delivers the event, now or later.
-pub(crate) async fn deliver(server: Arc<Server>, closing: Closing) {
+pub(crate) async fn deliver(server: Arc<Server>, close: PendingClose) {
     // The client has left: messages and publications to it are refused from now on, not queued.
-    closing.conn.outbox().abandon();
-    if closing.conn.room().is_some() || server.closings.is_empty() {
-        let Err(fault) = closing.attempt(&server).await else {
+    close.conn.outbox().abandon();
+    if close.conn.room().is_some() || server.pending_closes.is_empty() {
+        let Err(fault) = close.attempt(&server).await else {
             return;
         };
         // One log line covers all waiting entries.
-        match server.closings.is_empty() {
+        match server.pending_closes.is_empty() {
             true => {
-                tracing::warn!(connection = %closing.conn.id(), "its on-close has to wait: {fault}")
+                tracing::warn!(connection = %close.conn.id(), "its on-close has to wait: {fault}")
             }
             false => {
-                tracing::debug!(connection = %closing.conn.id(), "its on-close has to wait: {fault}")
+                tracing::debug!(connection = %close.conn.id(), "its on-close has to wait: {fault}")
             }
         }
     }
-    if server.closings.push(closing) {
-        tokio::spawn(work(server));
+    if server.pending_closes.push(close) {
+        tokio::spawn(retry_closes(server));
     }
 }
 
 /// Ends when no entry waits.
-async fn work(server: Arc<Server>) {
+async fn retry_closes(server: Arc<Server>) {
     let mut backoff = Backoff::default();
-    while let Some(closing) = server.closings.take() {
-        if closing.attempt(&server).await.is_ok() {
+    while let Some(close) = server.pending_closes.take() {
+        if close.attempt(&server).await.is_ok() {
             backoff = Backoff::default();
         } else {
-            server.closings.put_back(closing);
+            server.pending_closes.put_back(close);
             sleep(Duration::from_millis(backoff.pause())).await;
         }
     }
 }
 
-impl Closing {
+impl PendingClose {
     /// Tries once. Returns an error if the host could not call the app. An app that fails has been
     /// called; the log has its fault.
     async fn attempt(&self, server: &Server) -> Result<(), Fault> {
         let outcome = match self.app(server) {
-            Some(app) => app.close(Arc::clone(&self.conn), self.info.clone()).await,
+            Some(app) => app.close(Arc::clone(&self.conn), self.event.clone()).await,
             None => Err(Fault::Host("no version of the app has its route".into())),
         };
         match outcome {
@@ -73,10 +73,10 @@ impl Closing {
                         ..LogContext::default()
                     },
                 );
-                if server.config.pages.is_some() {
+                if server.config.dev.is_some() {
                     let attachment = self.conn.attachment();
                     let attachment = String::from_utf8_lossy(&attachment);
-                    tracing::error!(id, event = ?self.info, %attachment, "the event that failed");
+                    tracing::error!(id, event = ?self.event, %attachment, "the event that failed");
                 }
                 Ok(())
             }

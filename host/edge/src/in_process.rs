@@ -2,8 +2,8 @@
 //! same way.
 
 use crate::{
+    drain::DrainGuard,
     http::http1::{self, Peer},
-    lifeline::Lifeline,
     server::Server,
 };
 use std::{net::SocketAddr, sync::Arc};
@@ -20,7 +20,7 @@ const PIPE_BYTES: usize = 64 << 10;
 ///
 /// ```
 /// use std::sync::Arc;
-/// use tidegate_edge::{Config, Local, Server, Version};
+/// use tidegate_edge::{Config, InProcess, Server, Version};
 /// use tidegate_hub::{Hub, Limits, testing::FakeApp};
 /// use tidegate_routing::{Exports, Manifest, Route, Router, Target};
 /// use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -28,30 +28,30 @@ const PIPE_BYTES: usize = 64 << 10;
 /// let manifest = Manifest { routes: vec![Route::new("GET", "/hello", Target::Http)], guards: vec![], pages: vec![] };
 /// let router = Router::new(&manifest, Exports::ALL).unwrap();
 /// let version = Arc::new(Version { app: Arc::new(FakeApp::default()), router });
-/// let local = Local::new(Server::new(Hub::new(Limits::default(), Default::default(), 1), version, Config::default()));
+/// let server = InProcess::new(Server::new(Hub::new(Limits::default(), Default::default(), 1), version, Config::default()));
 ///
 /// let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
 /// runtime.block_on(async {
-///     let mut pipe = local.connect();
+///     let mut pipe = server.connect();
 ///     pipe.write_all(b"GET /hello HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await.unwrap();
 ///     let mut answer = String::new();
 ///     pipe.read_to_string(&mut answer).await.unwrap();
 ///     assert!(answer.starts_with("HTTP/1.1 200 OK") && answer.ends_with("/hello"));
 /// });
 /// ```
-pub struct Local {
+pub struct InProcess {
     server: Arc<Server>,
-    lifeline: Lifeline,
+    drain: DrainGuard,
     _stop: watch::Sender<bool>,
 }
 
-impl Local {
+impl InProcess {
     /// Creates a server without connections.
-    pub fn new(server: Arc<Server>) -> Local {
-        let (lifeline, stop, _) = Lifeline::new();
-        Local {
+    pub fn new(server: Arc<Server>) -> InProcess {
+        let (drain, stop, _) = DrainGuard::new();
+        InProcess {
             server,
-            lifeline,
+            drain,
             _stop: stop,
         }
     }
@@ -68,7 +68,7 @@ impl Local {
             server,
             peer,
             self.server.clone(),
-            self.lifeline.clone(),
+            self.drain.clone(),
         ));
         client
     }

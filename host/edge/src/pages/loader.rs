@@ -1,6 +1,6 @@
 //! One running loader: its next value is requested only when a stream wants it.
 //!
-//! A `Loading` owns the loader's run; dropping it cancels the loader. Its stages are `Asked` (a
+//! A `RunningLoader` owns the loader's run; dropping it cancels the loader. Its phases are `Called` (a
 //! call of the app is in flight), `Sleeping` (the loader has returned a time until which it has
 //! nothing), `Idle` (the last value was taken) and `Ended`.
 //!
@@ -10,7 +10,7 @@
 //! Invariant: nothing comes after an end or an error, and every value is checked JSON within the
 //! limit of a message. A fault goes to the log, and the client receives an error without its text.
 
-use super::{Visit, Visited, json};
+use super::{PageContext, PageRequest, json};
 use std::{
     future::Future,
     pin::Pin,
@@ -25,9 +25,9 @@ use tidegate_hub::{
 use tidegate_routing::LoaderInfo;
 use tokio::time::{Instant, Sleep, sleep, timeout_at};
 
-/// Next item of a loader.
+/// Next event of a loader.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Brought {
+pub(super) enum LoaderEvent {
     /// JSON on one line.
     Value(String),
     /// The loader ended successfully.
@@ -38,13 +38,21 @@ pub(super) enum Brought {
     TimedOut,
 }
 
-impl Brought {
+impl LoaderEvent {
+    /// Returns the event of a loader that continues when the server shuts down.
+    pub(super) fn shutdown() -> LoaderEvent {
+        LoaderEvent::Failed(HandlerError {
+            status: 503,
+            message: "the server is going away".into(),
+        })
+    }
+
     /// Returns the problem for the client, or `None` if there is none.
     pub(super) fn problem(&self) -> Option<HandlerError> {
         match self {
-            Brought::Value(_) | Brought::End => None,
-            Brought::Failed(problem) => Some(problem.clone()),
-            Brought::TimedOut => Some(HandlerError {
+            LoaderEvent::Value(_) | LoaderEvent::End => None,
+            LoaderEvent::Failed(problem) => Some(problem.clone()),
+            LoaderEvent::TimedOut => Some(HandlerError {
                 status: 504,
                 message: "it took too long".into(),
             }),
@@ -52,23 +60,23 @@ impl Brought {
     }
 }
 
-type Asked = Pin<Box<dyn Future<Output = Result<Outcome, Fault>> + Send>>;
+/// A call of the app. Returns the loader with its step.
+type StepCall = Pin<Box<dyn Future<Output = Result<LoaderStepResult, Fault>> + Send>>;
 
-/// The loader with its answer.
-type Outcome = (Box<dyn LoaderRun>, Result<LoaderStep, HandlerError>);
+type LoaderStepResult = (Box<dyn LoaderRun>, Result<LoaderStep, HandlerError>);
 
-/// A loader of a visit. Dropping it cancels the loader.
-pub(super) struct Loading {
+/// A loader of a requested page. Dropping it cancels the loader.
+pub(super) struct RunningLoader {
     name: String,
-    visited: Arc<Visited>,
+    context: Arc<PageContext>,
     /// `None` if the loader is live.
     deadline: Option<Instant>,
-    stage: Stage,
+    phase: LoaderPhase,
 }
 
-enum Stage {
+enum LoaderPhase {
     /// A call of the loader is in flight.
-    Asked(Asked),
+    Called(StepCall),
     /// The loader waits until its time, or until the deadline.
     Sleeping(Box<dyn LoaderRun>, LoaderPause),
     /// The last value was taken.
@@ -76,20 +84,20 @@ enum Stage {
     Ended,
 }
 
-impl Loading {
-    pub(super) fn begin(visit: &Visit, info: &LoaderInfo) -> Loading {
+impl RunningLoader {
+    pub(super) fn start(page_request: &PageRequest, info: &LoaderInfo) -> RunningLoader {
         let deadline = (!info.is_live)
-            .then(|| Instant::now() + visit.visited.server.hub.limits().loader_within);
-        let begun = begin(
-            visit.visited.clone(),
-            visit.request.clone(),
+            .then(|| Instant::now() + page_request.context.server.hub.limits().loader_within);
+        let call = start(
+            page_request.context.clone(),
+            page_request.request.clone(),
             info.name.clone(),
         );
-        Loading {
+        RunningLoader {
             name: info.name.clone(),
-            visited: visit.visited.clone(),
+            context: page_request.context.clone(),
             deadline,
-            stage: Stage::Asked(in_time(deadline, begun)),
+            phase: LoaderPhase::Called(in_time(deadline, call)),
         }
     }
 
@@ -98,7 +106,7 @@ impl Loading {
     }
 
     pub(super) fn has_ended(&self) -> bool {
-        matches!(self.stage, Stage::Ended)
+        matches!(self.phase, LoaderPhase::Ended)
     }
 
     /// Returns true if the loader continues as long as its stream.
@@ -106,55 +114,59 @@ impl Loading {
         self.deadline.is_none()
     }
 
-    /// Returns the time before which the loader brings nothing, as it has announced.
+    /// Returns the time before which the loader has nothing, as it has announced.
     pub(super) fn sleeps_until(&self) -> Option<Instant> {
-        match &self.stage {
-            Stage::Sleeping(_, pause) => Some(pause.until),
+        match &self.phase {
+            LoaderPhase::Sleeping(_, pause) => Some(pause.until),
             _ => None,
         }
     }
 
-    /// Returns the next item, and stays pending after an end. The loader is asked for it now, not
+    /// Returns the next event, and stays pending after an end. The loader is asked for it now, not
     /// before.
-    pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Brought> {
+    pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<LoaderEvent> {
         loop {
-            if let Stage::Sleeping(_, pause) = &mut self.stage {
-                let hub = &self.visited.server.hub;
+            if let LoaderPhase::Sleeping(_, pause) = &mut self.phase {
+                let hub = &self.context.server.hub;
                 ready!(pause.poll(|| hub.now().monotonic, cx));
             }
-            self.stage = match std::mem::replace(&mut self.stage, Stage::Ended) {
-                Stage::Ended => return Poll::Pending,
-                Stage::Idle(loader) | Stage::Sleeping(loader, _) => {
+            self.phase = match std::mem::replace(&mut self.phase, LoaderPhase::Ended) {
+                LoaderPhase::Ended => return Poll::Pending,
+                LoaderPhase::Idle(loader) | LoaderPhase::Sleeping(loader, _) => {
                     if self
                         .deadline
                         .is_some_and(|deadline| deadline <= Instant::now())
                     {
-                        return Poll::Ready(failed(&self.visited, &Fault::Wall));
+                        return Poll::Ready(fault_event(&self.context, &Fault::Wall));
                     }
-                    Stage::Asked(in_time(self.deadline, ask(loader)))
+                    LoaderPhase::Called(in_time(self.deadline, next_step(loader)))
                 }
-                Stage::Asked(mut asked) => match asked.as_mut().poll(cx) {
+                LoaderPhase::Called(mut call) => match call.as_mut().poll(cx) {
                     Poll::Pending => {
-                        self.stage = Stage::Asked(asked);
+                        self.phase = LoaderPhase::Called(call);
                         return Poll::Pending;
                     }
                     Poll::Ready(Ok((loader, Ok(LoaderStep::Later(wait))))) => {
-                        Stage::Sleeping(loader, self.pause(wait))
+                        LoaderPhase::Sleeping(loader, self.pause(wait))
                     }
                     Poll::Ready(Ok((loader, Ok(LoaderStep::Value(text))))) => {
                         match json::checked(text, self.bytes_max()) {
                             Ok(json) => {
-                                self.stage = Stage::Idle(loader);
-                                return Poll::Ready(Brought::Value(json));
+                                self.phase = LoaderPhase::Idle(loader);
+                                return Poll::Ready(LoaderEvent::Value(json));
                             }
-                            Err(fault) => return Poll::Ready(failed(&self.visited, &fault)),
+                            Err(fault) => return Poll::Ready(fault_event(&self.context, &fault)),
                         }
                     }
-                    Poll::Ready(Ok((_, Ok(LoaderStep::End)))) => return Poll::Ready(Brought::End),
-                    Poll::Ready(Ok((_, Err(problem)))) => {
-                        return Poll::Ready(refused(&self.visited, problem));
+                    Poll::Ready(Ok((_, Ok(LoaderStep::End)))) => {
+                        return Poll::Ready(LoaderEvent::End);
                     }
-                    Poll::Ready(Err(fault)) => return Poll::Ready(failed(&self.visited, &fault)),
+                    Poll::Ready(Ok((_, Err(problem)))) => {
+                        return Poll::Ready(handler_error(&self.context, problem));
+                    }
+                    Poll::Ready(Err(fault)) => {
+                        return Poll::Ready(fault_event(&self.context, &fault));
+                    }
                 },
             };
         }
@@ -165,11 +177,11 @@ impl Loading {
             Some(deadline) => wait.min(deadline.saturating_duration_since(Instant::now())),
             None => wait,
         };
-        LoaderPause::new(wait, LOOK, self.visited.server.hub.now().monotonic)
+        LoaderPause::new(wait, LOOK, self.context.server.hub.now().monotonic)
     }
 
     fn bytes_max(&self) -> usize {
-        self.visited.server.hub.limits().message_bytes_max
+        self.context.server.hub.limits().message_bytes_max
     }
 }
 
@@ -213,23 +225,23 @@ impl LoaderPause {
     }
 }
 
-async fn begin(
-    visited: Arc<Visited>,
+async fn start(
+    context: Arc<PageContext>,
     request: Arc<Request>,
     name: String,
-) -> Result<Outcome, Fault> {
-    let (index, _) = visited.page();
-    let loader = visited
+) -> Result<LoaderStepResult, Fault> {
+    let (index, _) = context.page();
+    let loader = context
         .version
         .app
         .pages()
         .load(index, &name, &request)
         .await?;
     drop(request);
-    ask(loader).await
+    next_step(loader).await
 }
 
-async fn ask(mut loader: Box<dyn LoaderRun>) -> Result<Outcome, Fault> {
+async fn next_step(mut loader: Box<dyn LoaderRun>) -> Result<LoaderStepResult, Fault> {
     let step = loader.next().await?;
     Ok((loader, step))
 }
@@ -237,36 +249,36 @@ async fn ask(mut loader: Box<dyn LoaderRun>) -> Result<Outcome, Fault> {
 /// Limits the call by the deadline. At the deadline the loader has taken too long.
 fn in_time(
     deadline: Option<Instant>,
-    asked: impl Future<Output = Result<Outcome, Fault>> + Send + 'static,
-) -> Asked {
+    call: impl Future<Output = Result<LoaderStepResult, Fault>> + Send + 'static,
+) -> StepCall {
     match deadline {
-        None => Box::pin(asked),
-        Some(deadline) => Box::pin(async move {
-            timeout_at(deadline, asked)
-                .await
-                .unwrap_or(Err(Fault::Wall))
-        }),
+        None => Box::pin(call),
+        Some(deadline) => {
+            Box::pin(async move { timeout_at(deadline, call).await.unwrap_or(Err(Fault::Wall)) })
+        }
     }
 }
 
 /// Returns the loader's own error, if a client may receive it.
-fn refused(visited: &Visited, problem: HandlerError) -> Brought {
+fn handler_error(context: &PageContext, problem: HandlerError) -> LoaderEvent {
     match contract::check_problem(&problem) {
-        Ok(()) => Brought::Failed(problem),
-        Err(fault) => failed(visited, &fault),
+        Ok(()) => LoaderEvent::Failed(problem),
+        Err(fault) => fault_event(context, &fault),
     }
 }
 
 /// Logs a fault. A busy loop also counts as a loader that takes too long.
-fn failed(visited: &Visited, fault: &Fault) -> Brought {
-    let message = visited.told(fault);
+fn fault_event(context: &PageContext, fault: &Fault) -> LoaderEvent {
+    let message = context.report_fault(fault);
     match fault {
-        Fault::Cpu | Fault::Wall => Brought::TimedOut,
-        Fault::Busy | Fault::Shortage | Fault::Unavailable(_) => Brought::Failed(HandlerError {
-            status: 503,
-            message,
-        }),
-        _ => Brought::Failed(HandlerError {
+        Fault::Cpu | Fault::Wall => LoaderEvent::TimedOut,
+        Fault::Busy | Fault::Shortage | Fault::Unavailable(_) => {
+            LoaderEvent::Failed(HandlerError {
+                status: 503,
+                message,
+            })
+        }
+        _ => LoaderEvent::Failed(HandlerError {
             status: 500,
             message,
         }),
