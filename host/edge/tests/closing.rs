@@ -49,7 +49,7 @@ fn hindered(
 }
 
 #[test]
-fn an_on_close_that_the_host_can_not_deliver_keeps_its_place_and_is_delivered_once_later() {
+fn an_undeliverable_on_close_keeps_its_place_and_is_delivered_once_later() {
     for fault in [Fault::Busy, Fault::Host("as asked".into())] {
         let (hinders, tries, delivered) = (
             Arc::new(AtomicBool::new(true)),
@@ -85,7 +85,7 @@ fn an_on_close_that_the_host_can_not_deliver_keeps_its_place_and_is_delivered_on
 }
 
 #[test]
-fn an_on_close_in_which_the_app_fails_was_delivered() {
+fn an_on_close_that_fails_counts_as_delivered() {
     for fault in [
         Fault::Trap("as asked".into()),
         Fault::Cpu,
@@ -113,7 +113,7 @@ fn an_on_close_in_which_the_app_fails_was_delivered() {
 }
 
 #[test]
-fn a_connection_whose_on_open_was_not_called_has_no_on_close_and_one_whose_on_open_failed_has() {
+fn a_connection_has_an_on_close_exactly_if_its_on_open_was_called() {
     for (fault, owed) in [
         (Fault::Busy, 0),
         (Fault::Host("as asked".into()), 0),
@@ -140,7 +140,7 @@ fn a_connection_whose_on_open_was_not_called_has_no_on_close_and_one_whose_on_op
 }
 
 #[test]
-fn the_last_event_of_a_connection_whose_route_is_gone_goes_to_the_version_that_had_it() {
+fn the_on_close_of_a_removed_route_goes_to_the_last_version_with_that_route() {
     let (never, tries) = (
         Arc::new(AtomicBool::new(false)),
         Arc::<AtomicUsize>::default(),

@@ -74,7 +74,7 @@ fn a_held_answer_comes_in_chunks_and_ends_with_the_server() {
 }
 
 #[test]
-fn a_client_of_http_1_0_gets_it_without_chunks() {
+fn a_client_of_http_1_0_receives_a_held_answer_without_chunks() {
     let mut served = Served::usual(feeds());
     let mut feed = served.raw();
     feed.send(&ask("/feed", "1.0"));
@@ -107,7 +107,7 @@ impl Stream for BrokenBody {
 }
 
 #[test]
-fn a_held_answer_that_breaks_off_has_no_last_chunk_and_in_http_1_0_ends_with_a_reset() {
+fn an_incomplete_held_answer_has_no_last_chunk_or_ends_with_a_reset() {
     let stream = |_, _| {
         Ok(StreamingResponse {
             status: 200,
@@ -156,7 +156,7 @@ impl Stream for Piece {
 const BYTES: usize = 4 << 20;
 
 #[test]
-fn what_was_asked_before_is_answered_whole_though_nobody_read_it_yet() {
+fn earlier_answers_that_were_not_read_yet_are_sent_whole() {
     // The unread upload is dropped with the answer.
     let stream = |_, upload| {
         let body = Piece {
@@ -193,7 +193,7 @@ fn wait_until(what: &str, is_so: impl Fn() -> bool) {
 }
 
 #[test]
-fn a_kept_connection_may_end_with_one() {
+fn a_kept_connection_can_end_with_a_held_answer() {
     let served = Served::usual(feeds());
     let mut kept = served.raw();
     for _ in 0..2 {
@@ -206,7 +206,7 @@ fn a_kept_connection_may_end_with_one() {
 }
 
 #[test]
-fn a_client_that_leaves_or_chatters_costs_nobody_anything() {
+fn a_held_answer_ends_when_its_client_leaves_or_sends_too_much() {
     let limits = Limits {
         comment_every: Duration::from_millis(20),
         ..Limits::default()

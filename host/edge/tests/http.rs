@@ -5,7 +5,7 @@ mod support;
 use bytes::Bytes;
 use http::HeaderMap;
 use std::sync::{Arc, mpsc};
-use support::{Served, guarded, told, usual};
+use support::{Served, guarded, report_channel, usual};
 use tidegate_edge::Config;
 use tidegate_hub::{
     BodyError, Fault, Feed, FeedEvent, Frame, Limits, Message, Pass, Publication, Response,
@@ -17,7 +17,7 @@ fn status(answer: &str) -> &str {
 }
 
 #[test]
-fn a_request_that_is_not_one_gets_its_exact_answer() {
+fn an_invalid_request_has_its_exact_answer() {
     let served = Served::usual(FakeApp::default());
     let cases = [
         (
@@ -198,14 +198,14 @@ fn a_body_without_a_length_is_still_bounded() {
 }
 
 #[test]
-fn an_app_gets_the_request_as_the_client_sent_it_and_its_path_in_normal_form() {
-    let (tell, told) = told();
+fn an_app_receives_the_request_as_sent_with_its_path_in_normal_form() {
+    let (report, next_report) = report_channel();
     let handle = move |(request, body): (tidegate_hub::Request, Bytes)| {
         let line = format!(
             "{} {} {} {:?} {:?} {body:?}",
             request.method, request.authority, request.path, request.params, request.headers["x-a"]
         );
-        tell.send(line).unwrap();
+        report.send(line).unwrap();
         Ok(Response {
             status: 201,
             headers: vec![("x-b".into(), "2".into())],
@@ -220,7 +220,7 @@ fn an_app_gets_the_request_as_the_client_sent_it_and_its_path_in_normal_form() {
         "POST /x/..//items//%61%20b/?q=%20#top HTTP/1.1\r\nhost: test:1\r\nx-a: 1\r\ncontent-length: 2\r\nconnection: close\r\n\r\nhi",
     );
     assert_eq!(
-        told(),
+        next_report(),
         r#"POST test:1 /items/a%20b/?q=%20 [("id", "a b")] "1" b"hi""#
     );
     assert!(
@@ -269,7 +269,7 @@ fn a_fault_answers_one_request_and_the_next_one_is_served() {
 
 #[test]
 fn guards_run_in_order_before_files_and_routes_and_add_context_and_headers() {
-    let (tell, told) = told();
+    let (report, next_report) = report_channel();
     let check = |(guard, request): (u32, tidegate_hub::Request)| match guard {
         0 => Ok(Verdict::Pass(Pass {
             headers: vec![("x-guard".into(), "0".into())],
@@ -286,7 +286,7 @@ fn guards_run_in_order_before_files_and_routes_and_add_context_and_headers() {
         })),
     };
     let handle = move |(request, _): (tidegate_hub::Request, Bytes)| {
-        tell.send(format!("{:?}", request.context)).unwrap();
+        report.send(format!("{:?}", request.context)).unwrap();
         Ok(Response {
             status: 200,
             ..Response::default()
@@ -305,7 +305,7 @@ fn guards_run_in_order_before_files_and_routes_and_add_context_and_headers() {
     );
     let passed = served.get("/hello");
     assert_eq!(
-        told(),
+        next_report(),
         r#"[("user", "ann"), ("saw", "[(\"user\", \"ann\")]")]"#
     );
     assert!(passed.contains("x-guard: 0"), "{passed}");
@@ -328,7 +328,7 @@ fn guards_run_in_order_before_files_and_routes_and_add_context_and_headers() {
 }
 
 #[test]
-fn a_feed_begins_with_its_first_events_and_brings_publications_until_the_drain() {
+fn a_feed_sends_its_first_events_then_publications_until_the_drain() {
     let subscribe = |(request, last): (tidegate_hub::Request, Option<String>)| match request.query()
     {
         Some("no") => Ok(Err(Response {
@@ -413,8 +413,8 @@ impl Stream for Pieces {
 
 impl Drop for Pieces {
     fn drop(&mut self) {
-        if let Some(tell) = &self.1 {
-            _ = tell.send("dropped".into());
+        if let Some(report) = &self.1 {
+            _ = report.send("dropped".into());
         }
     }
 }
@@ -424,16 +424,16 @@ fn data(text: &'static str) -> Option<Result<Frame, BodyError>> {
 }
 
 #[test]
-fn a_streamed_answer_comes_in_pieces_and_a_broken_one_can_be_told_from_a_whole() {
-    let (tell, told) = told();
-    let tell = Arc::new(std::sync::Mutex::new(tell));
+fn a_streamed_answer_comes_in_pieces_and_looks_incomplete_if_it_is() {
+    let (report, next_report) = report_channel();
+    let report = Arc::new(std::sync::Mutex::new(report));
     let stream = move |request: tidegate_hub::Request, _| {
         let pieces = match request.query() {
             Some("broken") => Pieces(
                 vec![data("one"), None, Some(Err(BodyError("lost".into())))],
                 None,
             ),
-            Some("endless") => Pieces(vec![data("one")], Some(tell.lock().unwrap().clone())),
+            Some("endless") => Pieces(vec![data("one")], Some(report.lock().unwrap().clone())),
             _ => Pieces(vec![data("one"), data("two")], None),
         };
         let mut headers = HeaderMap::new();
@@ -459,11 +459,15 @@ fn a_streamed_answer_comes_in_pieces_and_a_broken_one_can_be_told_from_a_whole()
     endless.send(b"GET /stream?endless HTTP/1.1\r\nhost: test\r\n\r\n");
     endless.head();
     drop(endless);
-    assert_eq!(told(), "dropped", "a client that goes away is noticed");
+    assert_eq!(
+        next_report(),
+        "dropped",
+        "a client that goes away is noticed"
+    );
 }
 
 #[test]
-fn a_streamed_request_reaches_the_app_as_it_comes() {
+fn a_streamed_request_reaches_the_app_as_it_arrives() {
     let served = Served::usual(FakeApp::default());
     let mut raw = served.raw();
     raw.send(b"POST /stream HTTP/1.1\r\nhost: test\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n3\r\none\r\n");

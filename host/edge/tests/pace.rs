@@ -118,7 +118,7 @@ const CHUNKED: &str = "POST /stream HTTP/1.1\r\nhost: test\r\ntransfer-encoding:
 const HELLO: &str = "GET /hello HTTP/1.1\r\nhost: test\r\n\r\n";
 
 #[test]
-fn a_head_has_its_time_from_its_first_byte_and_an_idle_connection_another() {
+fn a_head_is_timed_from_its_first_byte_and_an_idle_connection_separately() {
     let half = "GET /hello HTTP/1.1\r\nho";
     let upload = "POST /items/7 HTTP/1.1\r\nhost: test\r\ncontent-length: 2\r\n\r\nhi";
     let cases: [(&str, Vec<String>, bool); 9] = [
@@ -191,7 +191,7 @@ fn a_head_has_its_time_from_its_first_byte_and_an_idle_connection_another() {
 }
 
 #[test]
-fn an_idle_connection_ends_after_its_own_time_and_counts_for_nothing() {
+fn an_idle_connection_ends_after_idle_within_without_counting_as_stalled() {
     let served = Served::new(
         FakeApp::default(),
         usual(),
@@ -222,7 +222,7 @@ fn an_idle_connection_ends_after_its_own_time_and_counts_for_nothing() {
 }
 
 #[test]
-fn a_body_that_is_read_moves_or_ends_with_408() {
+fn a_body_that_stalls_while_it_is_read_ends_with_408() {
     let form = "POST /items/7 HTTP/1.1\r\nhost: test\r\ncontent-length: 1000\r\n\r\n";
     let cases: [(&str, &str, &[&str]); 6] = [
         ("nothing of a body", form, &[]),
@@ -253,18 +253,18 @@ fn a_body_that_is_read_moves_or_ends_with_408() {
         }
         let rest = raw.rest();
         // An answer that has begun is truncated: it has no last chunk.
-        let is_told = if head == CHUNKED {
+        let is_reported = if head == CHUNKED {
             !rest.ends_with("0\r\n\r\n")
         } else {
             rest.starts_with("HTTP/1.1 408")
         };
-        assert!(is_told, "{name}: {rest}");
+        assert!(is_reported, "{name}: {rest}");
         assert_eq!(served.hub.counters().stalled_uploads.get(), 1, "{name}");
     }
 }
 
 #[test]
-fn a_client_that_drips_is_as_slow_as_one_that_stops() {
+fn a_client_below_the_minimum_rate_counts_as_stopped() {
     let config = Config {
         read_within: SHORT,
         bytes_per_second_min: 10_000,
@@ -282,11 +282,11 @@ fn a_client_that_drips_is_as_slow_as_one_that_stops() {
 /// Returns a page with an action that reads its form to the end, and reports when it begins and how
 /// it ends.
 fn reads_form() -> (FakeApp, Manifest, mpsc::Receiver<String>) {
-    let (tell, told) = mpsc::channel();
+    let (report, reports) = mpsc::channel();
     let act = move |_, _, mut form: Box<dyn Form>| -> Call<'static, Vec<ActionStep>> {
-        let tell = tell.clone();
+        let report = report.clone();
         Box::pin(async move {
-            tell.send("begun".to_owned()).unwrap();
+            report.send("begun".to_owned()).unwrap();
             let end = loop {
                 match form.next().await {
                     Ok(Some(_)) => while let Ok(Some(_)) = form.read().await {},
@@ -294,7 +294,7 @@ fn reads_form() -> (FakeApp, Manifest, mpsc::Receiver<String>) {
                     Err(error) => break format!("{error:?}"),
                 }
             };
-            tell.send(end).unwrap();
+            report.send(end).unwrap();
             Ok(vec![ActionStep::Done(Ok(ActionOutcome::Success {
                 value: "1".into(),
                 stale: vec![],
@@ -317,12 +317,12 @@ fn reads_form() -> (FakeApp, Manifest, mpsc::Receiver<String>) {
             ..FakeApp::default()
         },
         manifest,
-        told,
+        reports,
     )
 }
 
 #[test]
-fn an_action_starts_when_64_kib_of_its_form_are_there_or_all_of_it() {
+fn an_action_starts_when_64_kib_or_all_of_its_form_arrived() {
     let part = |name: &str, content: &str| {
         format!("--B\r\ncontent-disposition: form-data; name=\"{name}\"\r\n\r\n{content}\r\n")
     };
@@ -350,7 +350,7 @@ fn an_action_starts_when_64_kib_of_its_form_are_there_or_all_of_it() {
     ];
     for accept in ["application/json", "text/html"] {
         for (name, form, status, expected) in &cases {
-            let (app, manifest, told) = reads_form();
+            let (app, manifest, reports) = reads_form();
             let served = Served::new(
                 app,
                 manifest,
@@ -380,13 +380,13 @@ fn an_action_starts_when_64_kib_of_its_form_are_there_or_all_of_it() {
             assert_eq!(answer[9..12], *status, "{name}: {answer}");
             drop(raw);
             drop(served);
-            assert_eq!(told.try_iter().collect::<Vec<_>>(), *expected, "{name}");
+            assert_eq!(reports.try_iter().collect::<Vec<_>>(), *expected, "{name}");
         }
     }
 }
 
 #[test]
-fn a_body_that_nobody_reads_is_not_the_clients_fault() {
+fn a_body_that_the_app_does_not_read_is_not_a_stalled_upload() {
     let served = Served::new(
         deaf(0),
         usual(),
@@ -413,7 +413,7 @@ fn a_body_that_nobody_reads_is_not_the_clients_fault() {
 }
 
 #[test]
-fn a_client_that_does_not_read_is_given_up() {
+fn a_client_that_does_not_read_loses_its_connection() {
     let follow = "GET /feed HTTP/1.1\r\nhost: test\r\naccept: text/event-stream\r\n\r\n";
     // With the default limits, an overflow of the outbox would end the feed first.
     let limits = Limits {
@@ -454,7 +454,7 @@ fn a_client_that_does_not_read_is_given_up() {
 }
 
 #[test]
-fn a_slow_client_that_keeps_the_rate_gets_everything() {
+fn a_slow_client_at_the_minimum_rate_receives_everything() {
     let served = Served::new(
         large(),
         usual(),
@@ -479,7 +479,7 @@ fn a_slow_client_that_keeps_the_rate_gets_everything() {
 }
 
 #[test]
-fn a_websocket_message_that_has_begun_moves() {
+fn a_websocket_that_stalls_within_a_message_is_closed() {
     let text = masked(0x81, b"hello");
     let cases: [(&str, Vec<u8>, bool); 6] = [
         ("nothing", vec![], false),
@@ -521,7 +521,7 @@ fn a_websocket_message_that_has_begun_moves() {
 }
 
 #[test]
-fn a_websocket_that_reads_nothing_is_given_up() {
+fn a_websocket_that_reads_nothing_is_closed() {
     let messages = |(conn, _): (Arc<Conn>, Vec<Message>)| {
         while conn.send(Message::text("x".repeat(100_000))).is_ok() {}
         Ok(())
@@ -554,13 +554,14 @@ fn a_websocket_that_reads_nothing_is_given_up() {
 #[test]
 fn bytes_of_a_message_are_a_sign_of_life() {
     let limits = Limits {
-        ping_every: SHORT / 3,
-        pong_within: SHORT / 3,
-        idle_max: SHORT,
+        ping_every: SHORT,
+        pong_within: SHORT * 3,
+        idle_max: SHORT * 3,
         ..Limits::default()
     };
     let served = Served::new(FakeApp::default(), usual(), limits, patient());
     let mut raw = served.websocket();
+    // It takes longer than a ping and its pong may take, and each of its gaps is much shorter.
     let message = masked(0x81, &[b'x'; 1000]);
     for byte in &message {
         raw.send(&[*byte]);

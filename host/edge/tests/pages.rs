@@ -8,7 +8,7 @@ use std::{
     sync::{Arc, mpsc},
     time::Duration,
 };
-use support::{Served, guarded, told};
+use support::{PATIENCE, Served, guarded, report_channel};
 use tidegate_edge::{Config, DevChannel, Origins};
 use tidegate_hub::{
     Fault, Limits, Pass, Request, Response, Verdict,
@@ -19,6 +19,9 @@ use tidegate_hub::{
     testing::{FakeApp, LoadReply},
 };
 use tidegate_routing::{FirstValue, LoaderInfo, Manifest, Page, Route, Target};
+
+/// A duration that has to pass in a test. It is the time for first values.
+const SHORT: Duration = Duration::from_millis(30);
 
 fn loader(name: &str) -> LoaderInfo {
     LoaderInfo {
@@ -115,7 +118,7 @@ fn steps(name: &str) -> Vec<LoadReply> {
         "large" => vec![value(&format!("\"{}\"", "x".repeat(2000)))],
         "odd" => vec![problem(200)],
         "later" => vec![
-            LoadReply::Step(Ok(LoaderStep::Later(Duration::from_millis(120)))),
+            LoadReply::Step(Ok(LoaderStep::Later(4 * SHORT))),
             value("7"),
         ],
         "live" => vec![value("1"), LoadReply::Stuck],
@@ -253,10 +256,12 @@ fn app() -> FakeApp {
     }
 }
 
+/// Limits whose deadlines no test crosses, however busy the machine is.
 fn limits() -> Limits {
     Limits {
-        loader_within: Duration::from_millis(150),
-        upload_within: Duration::from_millis(300),
+        first_within: SHORT,
+        loader_within: PATIENCE,
+        upload_within: PATIENCE,
         upload_bytes_max: 20_000,
         body_bytes_max: 2_000,
         message_bytes_max: 1_000,
@@ -265,15 +270,22 @@ fn limits() -> Limits {
 }
 
 fn served() -> Served {
-    Served::new(
-        app(),
-        manifest(),
-        limits(),
-        Config {
-            body_within: Duration::from_millis(300),
-            ..Config::default()
-        },
-    )
+    Served::new(app(), manifest(), limits(), Config::default())
+}
+
+/// A server whose loaders, forms and bodies have to be quick. A step that is not meant to be late
+/// must not depend on the time that it takes.
+fn served_with_short_deadlines() -> Served {
+    let limits = Limits {
+        loader_within: 5 * SHORT,
+        upload_within: 10 * SHORT,
+        ..limits()
+    };
+    let config = Config {
+        body_within: 10 * SHORT,
+        ..Config::default()
+    };
+    Served::new(app(), manifest(), limits, config)
 }
 
 fn post(path: &str, headers: &str, body: &str) -> String {
@@ -294,19 +306,19 @@ fn body(answer: &str) -> &str {
 /// Returns the body of a chunked answer.
 fn unchunked(answer: &str) -> String {
     let (mut rest, mut whole) = (body(answer), String::new());
-    while let Some((size, behind)) = rest.split_once("\r\n") {
+    while let Some((size, after)) = rest.split_once("\r\n") {
         let size = usize::from_str_radix(size, 16).unwrap();
         if size == 0 {
             return whole;
         }
-        whole += &behind[..size];
-        rest = &behind[size + 2..];
+        whole += &after[..size];
+        rest = &after[size + 2..];
     }
     panic!("it broke off: {answer}")
 }
 
 #[test]
-fn a_loader_by_itself_is_answered_with_its_exact_status() {
+fn a_single_loader_is_answered_with_its_exact_status() {
     let served = served();
     let json = "content-type: application/json\r\n";
     let events = "content-type: application/json\r\naccept: text/event-stream\r\n";
@@ -467,13 +479,18 @@ fn a_loader_by_itself_is_answered_with_its_exact_status() {
             "1",
         ),
     ];
-    for (headers, asked, expected, text) in &cases {
-        let answer = served.ask(&post("/__loaders", headers, asked));
-        assert_eq!(status(&answer), *expected, "{headers}{asked}\n{answer}");
+    let impatient = served_with_short_deadlines();
+    for (headers, call, expected, text) in &cases {
+        let server = match call.contains("stuck") {
+            true => &impatient,
+            false => &served,
+        };
+        let answer = server.ask(&post("/__loaders", headers, call));
+        assert_eq!(status(&answer), *expected, "{headers}{call}\n{answer}");
         assert!(!answer.contains("secret"), "{answer}");
         match answer.contains("transfer-encoding: chunked") {
-            true => assert_eq!(unchunked(&answer), *text, "{headers}{asked}"),
-            false => assert!(body(&answer).contains(text), "{headers}{asked}\n{answer}"),
+            true => assert_eq!(unchunked(&answer), *text, "{headers}{call}"),
+            false => assert!(body(&answer).contains(text), "{headers}{call}\n{answer}"),
         }
     }
     let get = served.get("/__loaders");
@@ -490,7 +507,7 @@ fn a_loader_by_itself_is_answered_with_its_exact_status() {
 }
 
 #[test]
-fn an_action_is_answered_as_the_client_wants_to_be_told() {
+fn an_action_is_answered_in_the_format_that_the_client_accepts() {
     let served = served();
     let (html, json, events, any) = (
         "accept: text/html\r\n",
@@ -528,9 +545,14 @@ fn an_action_is_answered_as_the_client_wants_to_be_told() {
         ("nothing", html, "404", "no such action".into()),
         ("ok", "accept: image/png\r\n", "406", "text/html, application/json or text/event-stream".into()),
     ];
+    let impatient = served_with_short_deadlines();
     for (action, accept, expected, text) in cases {
         let form = format!("content-type: application/x-www-form-urlencoded\r\n{accept}");
-        let answer = served.ask(&post(
+        let server = match action {
+            "stuck" => &impatient,
+            _ => &served,
+        };
+        let answer = server.ask(&post(
             "/shop/7?tab=1",
             &form,
             &format!("n=1&__action={action}"),
@@ -550,7 +572,7 @@ fn an_action_is_answered_as_the_client_wants_to_be_told() {
 }
 
 #[test]
-fn a_form_is_read_in_each_of_its_kinds_and_what_is_none_is_refused() {
+fn each_kind_of_form_is_read_and_an_invalid_form_is_refused() {
     let served = served();
     let part = |name: &str, file: Option<&str>, content: &str| {
         let file = file.map_or(String::new(), |file| format!("; filename=\"{file}\""));
@@ -678,6 +700,7 @@ fn a_form_is_read_in_each_of_its_kinds_and_what_is_none_is_refused() {
         "took too long",
     );
     let never_sent = (format!("{head}{url}\r\n\r\na=1"), "408", "took too long");
+    let served = served_with_short_deadlines();
     for (sent, expected, text) in [never_named, named, never_sent] {
         let mut raw = served.raw();
         raw.send(sent.as_bytes());
@@ -687,7 +710,7 @@ fn a_form_is_read_in_each_of_its_kinds_and_what_is_none_is_refused() {
 }
 
 #[test]
-fn a_form_in_which_nothing_is_found_is_not_gathered() {
+fn a_form_without_a_part_is_refused_before_it_is_gathered() {
     let served = Served::new(
         app(),
         manifest(),
@@ -709,7 +732,7 @@ fn a_form_in_which_nothing_is_found_is_not_gathered() {
 }
 
 #[test]
-fn a_page_answers_each_method_as_it_should() {
+fn a_page_answers_each_method() {
     let served = served();
     let ask = |method: &str, path: &str, headers: &str| {
         served.ask(&format!("{method} {path} HTTP/1.1\r\nhost: test\r\nconnection: close\r\ncontent-length: 0\r\n{headers}\r\n"))
@@ -804,7 +827,7 @@ fn a_page_answers_each_method_as_it_should() {
 }
 
 #[test]
-fn the_shell_goes_out_with_what_is_there_and_the_rest_follows_it() {
+fn the_shell_has_the_values_that_are_ready_and_later_values_follow() {
     let served = served();
     let page = served.get("/some");
     let nonce = page
@@ -847,12 +870,9 @@ fn the_shell_goes_out_with_what_is_there_and_the_rest_follows_it() {
         "the end of all comes last: {text}"
     );
 
-    let slow = unchunked(&served.get("/slow"));
-    assert!(
-        slow.starts_with("<p>/slow one={\"n\": 1} stuck?</p>")
-            && slow.contains(r#"["timeout","stuck"]"#),
-        "{slow}"
-    );
+    let mut slow = served.raw();
+    slow.send(b"GET /slow HTTP/1.1\r\nhost: test\r\n\r\n");
+    slow.until("<p>/slow one={\"n\": 1} stuck?</p>");
     let waits = unchunked(&served.get("/waits"));
     assert!(
         waits.starts_with("<p>/waits later=7</p>") && waits.contains(r#"["end","later"]"#),
@@ -863,9 +883,14 @@ fn the_shell_goes_out_with_what_is_there_and_the_rest_follows_it() {
         status(&head) == "200" && head.ends_with("\r\n\r\n") && !head.contains("content-length: 0"),
         "{head}"
     );
-    let mut faults = served.raw();
-    faults.send(b"GET /all/7?x=%3C HTTP/1.1\r\nhost: test\r\n\r\n");
-    let text = faults.until(r#"["timeout","stuck"]"#);
+}
+
+#[test]
+fn errors_of_loaders_come_as_marks_without_the_text_of_faults() {
+    let served = served_with_short_deadlines();
+    let mut raw = served.raw();
+    raw.send(b"GET /all/7?x=%3C HTTP/1.1\r\nhost: test\r\n\r\n");
+    let text = raw.until(r#"["timeout","stuck"]"#);
     for mark in [
         r#"["error","busy",503,"internal error (id "#,
         r#"["error","traps",500,"#,
@@ -880,8 +905,8 @@ fn the_shell_goes_out_with_what_is_there_and_the_rest_follows_it() {
 }
 
 #[test]
-fn a_page_that_streams_is_sent_as_its_head_allows() {
-    let served = served();
+fn a_streaming_page_follows_its_status_and_has_one_date() {
+    let served = served_with_short_deadlines();
     let empty = served.get("/slow?empty");
     assert!(
         empty.starts_with("HTTP/1.1 204 ")
@@ -902,7 +927,7 @@ fn a_page_that_streams_is_sent_as_its_head_allows() {
 }
 
 #[test]
-fn a_page_that_streams_gives_signs_of_life_and_ends_with_the_server() {
+fn a_streaming_page_sends_heartbeats_and_ends_with_the_server() {
     let limits = Limits {
         comment_every: Duration::from_millis(30),
         ..limits()
@@ -935,17 +960,17 @@ fn a_page_that_streams_gives_signs_of_life_and_ends_with_the_server() {
 }
 
 #[test]
-fn a_client_that_goes_away_takes_its_loaders_with_it() {
+fn the_loaders_of_a_page_are_cancelled_when_its_client_leaves() {
     struct Held(mpsc::Sender<String>);
     impl Drop for Held {
         fn drop(&mut self) {
             _ = self.0.send("dropped".into());
         }
     }
-    let (tell, told) = told();
+    let (report, next_report) = report_channel();
     let load = move |(_, request): (String, Request)| {
-        let held = Arc::new(Held(tell.clone()));
-        _ = tell.send(format!("began {}", request.path));
+        let held = Arc::new(Held(report.clone()));
+        _ = report.send(format!("began {}", request.path));
         // A task that requests the next step holds a clone of this one.
         Ok(vec![value("1"), LoadReply::Held(held)])
     };
@@ -961,16 +986,16 @@ fn a_client_that_goes_away_takes_its_loaders_with_it() {
     let mut page = served.raw();
     page.send(b"GET /live HTTP/1.1\r\nhost: test\r\n\r\n");
     page.until(r#"["value","live",1]"#);
-    assert_eq!(told(), "began /live");
+    assert_eq!(next_report(), "began /live");
     drop(page);
-    assert_eq!(told(), "dropped");
+    assert_eq!(next_report(), "dropped");
 }
 
 #[test]
-fn the_guards_of_the_page_guard_its_loaders_whatever_the_client_names() {
-    let (tell, told) = told();
+fn the_guards_of_a_page_run_for_its_loaders_whatever_url_is_sent() {
+    let (report, next_report) = report_channel();
     let check = move |(guard, request): (u32, Request)| {
-        _ = tell.send(format!("{guard} {} {}", request.method, request.path));
+        _ = report.send(format!("{guard} {} {}", request.method, request.path));
         match request.headers.contains_key("x-key") {
             true => Ok(Verdict::Pass(Pass {
                 headers: vec![("x-by".into(), "guard".into())],
@@ -1008,7 +1033,7 @@ fn the_guards_of_the_page_guard_its_loaders_whatever_the_client_names() {
         ))
     };
     assert_eq!(status(&ask("secret", "")), "403");
-    assert_eq!(told(), "0 GET /all/secret");
+    assert_eq!(next_report(), "0 GET /all/secret");
     let through = ask("secret", "x-key: 1\r\n");
     assert!(
         status(&through) == "200"
@@ -1016,17 +1041,20 @@ fn the_guards_of_the_page_guard_its_loaders_whatever_the_client_names() {
             && body(&through) == r#"[["user","ann"],["user","ann"]]"#,
         "{through}"
     );
-    assert_eq!([told(), told()], ["0 GET /all/secret", "1 GET /all/secret"]);
+    assert_eq!(
+        [next_report(), next_report()],
+        ["0 GET /all/secret", "1 GET /all/secret"]
+    );
     assert_eq!(status(&ask("7", "")), "403");
     assert_eq!(
-        told(),
+        next_report(),
         "1 GET /all/7",
         "a guard of /__loaders covers them all"
     );
 }
 
 #[test]
-fn forms_come_from_where_the_configuration_says() {
+fn forms_are_accepted_from_the_configured_origins() {
     let form = |origin: &str| {
         post(
             "/shop/7",
@@ -1051,7 +1079,7 @@ fn forms_come_from_where_the_configuration_says() {
 }
 
 #[test]
-fn a_loader_s_fault_is_shown_whole_in_development() {
+fn in_development_the_fault_of_a_loader_is_shown_whole() {
     let config = Config {
         dev: Some(Arc::<DevChannel>::default()),
         ..Config::default()
@@ -1070,7 +1098,7 @@ fn a_loader_s_fault_is_shown_whole_in_development() {
 }
 
 #[test]
-fn the_browser_s_side_is_small_and_served_to_everybody() {
+fn the_client_script_is_small_and_served_without_guards() {
     let served = Served::usual(FakeApp::default());
     let script = served.get("/__tidegate/client.js");
     assert!(

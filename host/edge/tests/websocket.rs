@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, mpsc::Sender},
     time::Duration,
 };
-use support::{Raw, Served, guarded, handshake, masked, told, usual};
+use support::{Raw, Served, guarded, handshake, masked, report_channel, usual};
 use tidegate_edge::{Config, Origins};
 use tidegate_hub::{
     Accept, CloseEvent, Conn, Decision, Fault, Limits, Message, Pass, Response, SendError, Verdict,
@@ -14,14 +14,14 @@ use tidegate_hub::{
 };
 
 /// Returns an app that echoes messages, and reports the end of each connection.
-fn echo(tell: Sender<String>) -> FakeApp {
+fn echo(report: Sender<String>) -> FakeApp {
     let close = move |(conn, info): (Arc<Conn>, CloseEvent)| {
         assert_eq!(
             conn.send(Message::text("late")),
             Err(SendError::Closed),
             "the connection is closed"
         );
-        tell.send(describe(&info)).unwrap();
+        report.send(describe(&info)).unwrap();
         Ok(())
     };
     FakeApp {
@@ -46,7 +46,7 @@ fn limited(app: FakeApp, limits: Limits) -> Served {
 }
 
 #[test]
-fn text_and_binary_come_back_in_order() {
+fn text_and_binary_messages_are_echoed_in_order() {
     let served = Served::usual(FakeApp::default());
     let mut raw = served.websocket();
     raw.send(
@@ -67,7 +67,7 @@ fn text_and_binary_come_back_in_order() {
 }
 
 #[test]
-fn frames_that_come_with_the_handshake_are_kept() {
+fn frames_sent_together_with_the_handshake_are_handled() {
     let served = Served::usual(FakeApp::default());
     let mut raw = served.raw();
     raw.send(&[handshake("/ws", "").as_bytes(), &masked(0x81, b"early")].concat());
@@ -76,7 +76,7 @@ fn frames_that_come_with_the_handshake_are_kept() {
 }
 
 #[test]
-fn frames_that_break_the_protocol_are_answered_with_the_right_code_and_the_end() {
+fn invalid_frames_are_answered_with_their_close_code() {
     let limits = Limits {
         message_bytes_max: 1000,
         frame_bytes_max: 800,
@@ -118,8 +118,8 @@ fn frames_that_break_the_protocol_are_answered_with_the_right_code_and_the_end()
         ),
     ];
     for (name, bytes, code) in cases {
-        let (tell, told) = told();
-        let served = limited(echo(tell), limits.clone());
+        let (report, next_report) = report_channel();
+        let served = limited(echo(report), limits.clone());
         let mut raw = served.websocket();
         raw.send(&[masked(0x81, b"before"), bytes].concat());
         assert_eq!(
@@ -130,12 +130,12 @@ fn frames_that_break_the_protocol_are_answered_with_the_right_code_and_the_end()
         assert_eq!(raw.close_frame().0, code, "{name}");
         assert_eq!(raw.rest_bytes(), b"", "{name}");
         drop(raw);
-        assert!(told().starts_with(&code.to_string()), "{name}");
+        assert!(next_report().starts_with(&code.to_string()), "{name}");
     }
 }
 
 #[test]
-fn every_way_to_end_is_told_once_and_truthfully() {
+fn each_kind_of_end_is_reported_once_with_its_close_event() {
     type Scene = fn(&mut Raw);
     let cases: [(Scene, &str); 5] = [
         (|raw| raw.close(4001), r#"4001 "" clean=true by_peer=true"#),
@@ -161,7 +161,7 @@ fn every_way_to_end_is_told_once_and_truthfully() {
         ),
     ];
     for (scene, expected) in cases {
-        let (tell, told) = told();
+        let (report, next_report) = report_channel();
         let closer = |(conn, messages): (Arc<Conn>, Vec<Message>)| {
             messages
                 .iter()
@@ -170,20 +170,20 @@ fn every_way_to_end_is_told_once_and_truthfully() {
         };
         let served = Served::usual(FakeApp {
             messages: Box::new(closer),
-            ..echo(tell.clone())
+            ..echo(report.clone())
         });
         let mut raw = served.websocket();
         scene(&mut raw);
-        assert_eq!(told(), expected);
+        assert_eq!(next_report(), expected);
         drop(raw);
         assert!(served.drained().in_time);
-        tell.send("nothing more".into()).unwrap();
-        assert_eq!(told(), "nothing more");
+        report.send("nothing more".into()).unwrap();
+        assert_eq!(next_report(), "nothing more");
     }
 }
 
 #[test]
-fn a_close_is_echoed_and_the_server_ends_the_socket() {
+fn a_close_is_echoed_and_the_server_closes_the_socket() {
     let served = Served::usual(FakeApp::default());
     let mut raw = served.websocket();
     raw.text("last");
@@ -198,7 +198,7 @@ fn a_close_is_echoed_and_the_server_ends_the_socket() {
 }
 
 #[test]
-fn what_comes_while_a_large_answer_is_written_is_read_when_that_is_done() {
+fn messages_sent_during_a_large_answer_are_read_after_it() {
     let limits = Limits {
         message_bytes_max: 16 << 20,
         frame_bytes_max: 16 << 20,
@@ -226,10 +226,10 @@ fn a_fault_closes_one_connection_with_1011_and_no_other() {
             Ok(())
         }
     };
-    let (tell, told) = told();
+    let (report, next_report) = report_channel();
     let served = Served::usual(FakeApp {
         messages: Box::new(messages),
-        ..echo(tell)
+        ..echo(report)
     });
     let [mut ann, mut bob] = [served.websocket(), served.websocket()];
     ann.text("trap");
@@ -239,20 +239,21 @@ fn a_fault_closes_one_connection_with_1011_and_no_other() {
         "{reason}"
     );
     ann.close(1011);
-    assert!(told().ends_with("clean=true by_peer=false"));
+    assert!(next_report().ends_with("clean=true by_peer=false"));
     bob.text("fine");
     assert_eq!(bob.frame().1, b"fine");
 }
 
 #[test]
-fn a_slow_reader_is_told_full_and_costs_no_more_than_its_outbox() {
-    let (tell, told) = told();
+fn sends_to_a_slow_reader_fail_when_its_outbox_is_full() {
+    let (report, next_report) = report_channel();
     let messages = move |(conn, _): (Arc<Conn>, Vec<Message>)| {
         // More than any socket buffers, so that the outbox finally refuses.
         let sent = (0..1000)
             .take_while(|_| conn.send(Message::binary(vec![0; 100_000])).is_ok())
             .count();
-        tell.send(format!("{sent} {}", conn.outbox().queued() <= 1 << 20))
+        report
+            .send(format!("{sent} {}", conn.outbox().queued() <= 1 << 20))
             .unwrap();
         Ok(())
     };
@@ -262,19 +263,19 @@ fn a_slow_reader_is_told_full_and_costs_no_more_than_its_outbox() {
     });
     let mut raw = served.websocket();
     raw.text("flood me");
-    assert_eq!(told(), "10 true");
+    assert_eq!(next_report(), "10 true");
 }
 
 #[test]
-fn a_follower_that_does_not_read_is_closed_with_1013_and_the_others_hear_all() {
-    let (tell, told) = told();
+fn a_follower_that_does_not_read_is_closed_with_1013_and_others_receive_everything() {
+    let (report, next_report) = report_channel();
     let open = |(conn, _): (Arc<Conn>, tidegate_hub::Request)| {
         conn.follow("news", None).unwrap();
         Ok(())
     };
     let app = FakeApp {
         open: Box::new(open),
-        ..echo(tell)
+        ..echo(report)
     };
     let limits = Limits {
         close_within: Duration::from_millis(1),
@@ -289,7 +290,7 @@ fn a_follower_that_does_not_read_is_closed_with_1013_and_the_others_hear_all() {
     quick.text("ready?");
     assert_eq!(quick.frame().1, b"ready?");
     let mut published = 0;
-    while !told_of(&served) {
+    while !is_closed(&served) {
         served
             .hub
             .publish(
@@ -300,12 +301,12 @@ fn a_follower_that_does_not_read_is_closed_with_1013_and_the_others_hear_all() {
         published += 1;
         assert_eq!(quick.frame().1.len(), 60_000, "publication {published}");
     }
-    assert!(told().starts_with("1013"));
+    assert!(next_report().starts_with("1013"));
     drop(slow);
 }
 
 /// Returns true if the slow connection has left the registry.
-fn told_of(served: &Served) -> bool {
+fn is_closed(served: &Served) -> bool {
     served.hub.connections().count().0 < 2
 }
 
@@ -432,7 +433,7 @@ fn a_page_of_another_origin_is_refused_before_any_guest_code() {
 }
 
 #[test]
-fn a_decision_that_does_not_come_is_a_503() {
+fn an_upgrade_without_a_decision_in_time_is_a_503() {
     let limits = Limits {
         upgrade_within: Duration::from_millis(1),
         ..Limits::default()
@@ -449,9 +450,9 @@ fn a_decision_that_does_not_come_is_a_503() {
 }
 
 #[test]
-fn a_drain_closes_with_1001_and_tells_the_app() {
-    let (tell, told) = told();
-    let served = Served::usual(echo(tell));
+fn a_drain_closes_with_1001_and_delivers_the_on_close() {
+    let (report, next_report) = report_channel();
+    let served = Served::usual(echo(report));
     let mut raw = served.websocket();
     raw.text("hi");
     raw.frame();
@@ -463,20 +464,20 @@ fn a_drain_closes_with_1001_and_tells_the_app() {
     let mut served = served;
     served.stop();
     assert_eq!(waiting.join().unwrap().0, 1001);
-    assert!(told().starts_with("1001"));
+    assert!(next_report().starts_with("1001"));
     assert!(served.drained().in_time);
 }
 
 #[test]
-fn a_peer_that_answers_no_ping_is_dropped() {
-    let (tell, told) = told();
+fn a_peer_that_does_not_answer_pings_is_dropped() {
+    let (report, next_report) = report_channel();
     let limits = Limits {
         ping_every: Duration::from_millis(1),
         pong_within: Duration::from_millis(1),
         ..Limits::default()
     };
-    let served = limited(echo(tell), limits);
+    let served = limited(echo(report), limits);
     let mut raw = served.websocket();
     assert_eq!(raw.frame(), (0x89, vec![]));
-    assert_eq!(told(), r#"1006 "" clean=false by_peer=false"#);
+    assert_eq!(next_report(), r#"1006 "" clean=false by_peer=false"#);
 }

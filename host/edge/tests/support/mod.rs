@@ -248,20 +248,21 @@ pub fn masked(first: u8, payload: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// A channel from an app to its test.
-pub fn told() -> (mpsc::Sender<String>, impl Fn() -> String) {
-    let (tell, told) = mpsc::channel();
-    (tell, move || {
-        told.recv_timeout(PATIENCE)
+/// Returns a channel from an app to its test, and a function that waits for the next report.
+pub fn report_channel() -> (mpsc::Sender<String>, impl Fn() -> String) {
+    let (report, reports) = mpsc::channel();
+    (report, move || {
+        reports
+            .recv_timeout(PATIENCE)
             .expect("the app reports in time")
     })
 }
 
 /// Waits until the condition holds.
-pub fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
+pub fn wait_until(condition: &str, mut is_met: impl FnMut() -> bool) {
     let deadline = std::time::Instant::now() + PATIENCE;
-    while !is_so() {
-        assert!(std::time::Instant::now() < deadline, "{what}");
+    while !is_met() {
+        assert!(std::time::Instant::now() < deadline, "{condition}");
         std::thread::sleep(Duration::from_millis(5));
     }
 }
