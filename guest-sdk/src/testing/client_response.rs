@@ -102,9 +102,8 @@ pub(super) fn within_contract<T>(checked: Result<T, Fault>) -> T {
 impl ClientResponse {
     /// Converts an app's whole answer, without the headers that the host controls.
     pub(super) fn of_app(response: hub::Response) -> ClientResponse {
-        let status = within_contract(contract::check_status(response.status));
         ClientResponse::new(Response {
-            status: status.as_u16(),
+            status: response.status.as_u16(),
             headers: Vec::new(),
             body: response.body.to_vec(),
         })
@@ -113,7 +112,6 @@ impl ClientResponse {
 
     /// Converts a streamed answer.
     pub(super) fn of_stream(streamed: StreamingResponse) -> ClientResponse {
-        let status = within_contract(contract::check_status(streamed.status));
         let headers = streamed.headers.iter().map(|(name, value)| {
             (
                 name.as_str().to_owned(),
@@ -123,7 +121,7 @@ impl ClientResponse {
         let headers = headers.collect();
         let (body, is_whole) = read_body(streamed.body);
         let response = Response {
-            status: status.as_u16(),
+            status: streamed.status.as_u16(),
             headers: Vec::new(),
             body,
         };
@@ -132,7 +130,7 @@ impl ClientResponse {
 
     /// Converts the host's refusal.
     pub(super) fn of_refusal(refusal: &HostRefusal) -> ClientResponse {
-        let reply = ClientResponse::of_host(refusal.status(), &refusal.text());
+        let reply = ClientResponse::of_host(refusal.status().as_u16(), &refusal.text());
         match refusal.allow() {
             Some(allow) => reply.with("allow", &allow),
             None => reply,
@@ -157,7 +155,7 @@ impl ClientResponse {
     /// contract.
     pub(super) fn of_fault(fault: &Fault) -> ClientResponse {
         assert!(!matches!(fault, Fault::Answer(_)), "{fault}");
-        ClientResponse::of_host(fault.status(), "internal error")
+        ClientResponse::of_host(fault.status().as_u16(), "internal error")
     }
 
     /// Returns the 101 for an accepted upgrade.
@@ -213,7 +211,7 @@ impl ClientResponse {
 }
 
 /// Reads a body whose pieces are available already. Returns true if it has an end.
-fn read_body(mut body: hub::Body) -> (Vec<u8>, bool) {
+fn read_body(mut body: hub::BodyStream) -> (Vec<u8>, bool) {
     let mut bytes = Vec::new();
     let mut cx = Context::from_waker(Waker::noop());
     loop {

@@ -20,7 +20,9 @@ use std::{
         atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
 };
-use tidegate_hub::{Fault, Hub, Limits, Now, RoomRouter, Rooms, TopicPolicy, testing::Memory};
+use tidegate_hub::{
+    Fault, Hub, Limits, Now, RoomRouter, Rooms, TopicPolicy, testing::MemoryEngine,
+};
 use tidegate_routing::{Manifest, Router};
 
 /// Start of the test's time, in Unix milliseconds: an arbitrary value, equal in each run.
@@ -33,7 +35,7 @@ const TICK: u64 = 250;
 const TICKS_MAX: usize = 1000;
 
 pub(super) struct TestHost {
-    pub(super) memory: Memory,
+    pub(super) memory: MemoryEngine,
     surroundings: Surroundings,
     pub(super) rooms: Arc<Rooms>,
     pub(super) app: Arc<RoomRouter>,
@@ -51,7 +53,7 @@ impl TestHost {
         let (router, manifest) = super::checked(&app);
         let native = Arc::new(ThreadBound::new(app));
         TestHost::start_on(
-            Memory::default(),
+            MemoryEngine::default(),
             native,
             Arc::new(router),
             manifest,
@@ -61,7 +63,7 @@ impl TestHost {
     }
 
     fn start_on(
-        memory: Memory,
+        memory: MemoryEngine,
         native: Arc<ThreadBound<App>>,
         router: Arc<Router>,
         manifest: Manifest,

@@ -74,9 +74,12 @@ impl NativeApp {
     }
 
     /// Runs an event outside of rooms.
-    fn event<'a, T: Send + 'a>(&self, handler: impl FnOnce(&App) -> T) -> Call<'a, T> {
+    fn event<'a, T: Send + 'a>(
+        &self,
+        handler: impl FnOnce(&App) -> Result<T, Fault>,
+    ) -> Call<'a, T> {
         let app = self.app.get();
-        ready(self.surroundings.event(|| handler(&app)))
+        ready(self.surroundings.event(|| handler(&app)).flatten())
     }
 
     /// Runs an event of a connection, with the index of its route in this version.
@@ -95,6 +98,7 @@ impl NativeApp {
                     handler(app, route, conn);
                 }
             });
+            Ok(())
         })
     }
 }
@@ -146,11 +150,11 @@ fn ready<'a, T: Send + 'a>(outcome: Result<T, Fault>) -> Call<'a, T> {
 impl hub::App for NativeApp {
     fn check<'a>(&'a self, guard: u32, request: &'a Request) -> Call<'a, Verdict> {
         self.event(|app| match app.check(guard, whole(request, &[])) {
-            Ok(pass) => Verdict::Pass(Pass {
+            Ok(pass) => Ok(Verdict::Pass(Pass {
                 headers: headers(pass.headers),
                 context: pass.context,
-            }),
-            Err(refusal) => Verdict::Answer(response(refusal)),
+            })),
+            Err(refusal) => response(refusal).map(Verdict::Answer),
         })
     }
 
@@ -158,7 +162,11 @@ impl hub::App for NativeApp {
         self.event(|app| response(app.handle(whole(request, &body))))
     }
 
-    fn stream<'a>(&'a self, request: &'a Request, body: hub::Body) -> Call<'a, StreamingResponse> {
+    fn stream<'a>(
+        &'a self,
+        request: &'a Request,
+        body: hub::BodyStream,
+    ) -> Call<'a, StreamingResponse> {
         let outgoing = Outgoing::new(self.surroundings.pieces_max.load(Relaxed));
         let run = self.surroundings.event(|| {
             let app = self.app.get();
@@ -176,7 +184,7 @@ impl hub::App for NativeApp {
             app.stream_to(crate::Request { head, body }, outgoing.clone());
         });
         ready(match (run, streamed(outgoing.recorded())) {
-            (_, Some(answer)) => Ok(answer),
+            (_, Some(answer)) => answer,
             (Err(fault), None) => Err(fault),
             (Ok(()), None) => Err(Fault::Trap("the handler gave no answer".to_owned())),
         })
@@ -278,10 +286,10 @@ impl NativeRoom {
         Ok(match event {
             RoomEvent::Wake => RoomAnswer::Done,
             RoomEvent::Handle(request, body) => {
-                RoomAnswer::Response(response(live.request(cx, whole(&request, &body))))
+                RoomAnswer::Response(response(live.request(cx, whole(&request, &body)))?)
             }
             RoomEvent::Upgrade(request, offered) => {
-                RoomAnswer::Decision(decision(live.upgrade(cx, upgrade(&request, &offered))))
+                RoomAnswer::Decision(decision(live.upgrade(cx, upgrade(&request, &offered)))?)
             }
             RoomEvent::Open(conn, request) => {
                 let request = whole(&request, &[]);
@@ -298,7 +306,7 @@ impl NativeRoom {
                 RoomAnswer::Done
             }
             RoomEvent::Subscribe(request, _) => {
-                RoomAnswer::Feed(feed(live.feed(cx, whole(&request, &[]))))
+                RoomAnswer::Feed(feed(live.feed(cx, whole(&request, &[])))?)
             }
             RoomEvent::Alarm(attempt) => {
                 live.alarm(cx, attempt);
@@ -348,11 +356,11 @@ impl Pages for NativeApp {
             let rendered = app
                 .page_at(page)
                 .render(&whole(request, &[]), &native_view(view));
-            Shell {
-                status: rendered.status,
+            Ok(Shell {
+                status: contract::status(rendered.status)?,
                 headers: headers(rendered.headers),
                 html: String::from_utf8(rendered.body).expect("a page is text"),
-            }
+            })
         })
     }
 
@@ -408,26 +416,33 @@ impl<T> Drop for NativeRun<T> {
 
 impl LoaderRun for NativeRun<()> {
     fn next(&mut self) -> Call<'_, Result<LoaderStep, HandlerError>> {
-        ready(self.step().map(|step| match step {
-            RunStep::Value(json) => Ok(LoaderStep::Value(json)),
-            RunStep::Later(wait) => Ok(LoaderStep::Later(wait)),
-            RunStep::End(end) => end.map(|()| LoaderStep::End).map_err(handler_error),
+        ready(self.step().and_then(|step| {
+            Ok(match step {
+                RunStep::Value(json) => Ok(LoaderStep::Value(json)),
+                RunStep::Later(wait) => Ok(LoaderStep::Later(wait)),
+                RunStep::End(Ok(())) => Ok(LoaderStep::End),
+                RunStep::End(Err(error)) => Err(handler_error(error)?),
+            })
         }))
     }
 }
 
 impl ActionRun for NativeRun<Done> {
     fn next(&mut self) -> Call<'_, ActionStep> {
-        ready(self.step().map(|step| match step {
-            RunStep::Value(json) => ActionStep::Progress(json),
-            RunStep::Later(wait) => ActionStep::Later(wait),
-            RunStep::End(end) => ActionStep::Done(end.map(outcome).map_err(handler_error)),
+        ready(self.step().and_then(|step| {
+            Ok(match step {
+                RunStep::Value(json) => ActionStep::Progress(json),
+                RunStep::Later(wait) => ActionStep::Later(wait),
+                RunStep::End(Ok(done)) => ActionStep::Done(Ok(outcome(done)?)),
+                RunStep::End(Err(error)) => ActionStep::Done(Err(handler_error(error)?)),
+            })
         }))
     }
 }
 
-fn handler_error((status, message): (u16, String)) -> HandlerError {
-    HandlerError { status, message }
+fn handler_error((status, message): (u16, String)) -> Result<HandlerError, Fault> {
+    let status = contract::error_status(status)?;
+    Ok(HandlerError { status, message })
 }
 
 fn head(request: &Request) -> RequestHead {
@@ -469,17 +484,17 @@ fn headers(headers: Vec<(String, Vec<u8>)>) -> Vec<hub::Header> {
         .collect()
 }
 
-fn response(given: crate::Response) -> Response {
-    Response {
-        status: given.status,
+fn response(given: crate::Response) -> Result<Response, Fault> {
+    Ok(Response {
+        status: contract::status(given.status)?,
         headers: headers(given.headers),
         body: given.body.into(),
-    }
+    })
 }
 
-fn decision(decided: Result<crate::Accept, crate::Response>) -> Decision {
-    match decided {
-        Err(refusal) => Decision::Reject(response(refusal)),
+fn decision(decided: Result<crate::Accept, crate::Response>) -> Result<Decision, Fault> {
+    Ok(match decided {
+        Err(refusal) => Decision::Reject(response(refusal)?),
         Ok(crate::Accept {
             close: Some((code, reason)),
             ..
@@ -491,20 +506,23 @@ fn decision(decided: Result<crate::Accept, crate::Response>) -> Decision {
             tags: accept.tags,
             ..Accept::default()
         }),
-    }
+    })
 }
 
-fn feed(admitted: Result<crate::Feed, crate::Response>) -> Result<Feed, Response> {
-    let feed = admitted.map_err(response)?;
+fn feed(admitted: Result<crate::Feed, crate::Response>) -> Result<Result<Feed, Response>, Fault> {
+    let feed = match admitted {
+        Ok(feed) => feed,
+        Err(refusal) => return Ok(Err(response(refusal)?)),
+    };
     let first = feed
         .first
         .into_iter()
         .map(|(data, event)| hub::FeedEvent { data, event });
-    Ok(Feed {
+    Ok(Ok(Feed {
         topics: feed.topics,
         first: first.collect(),
         opened: None,
-    })
+    }))
 }
 
 fn close_info(info: CloseEvent) -> crate::CloseEvent {
@@ -521,7 +539,7 @@ fn native_view(view: &page::RenderInput) -> View {
         let first = match initial {
             LoaderState::Value(json) => FirstState::Value(json.clone()),
             LoaderState::Failed(problem) => {
-                FirstState::Failed(problem.status, problem.message.clone())
+                FirstState::Failed(problem.status.as_u16(), problem.message.clone())
             }
             LoaderState::Pending => FirstState::Pending,
         };
@@ -529,7 +547,7 @@ fn native_view(view: &page::RenderInput) -> View {
     });
     let denied = view.denied.clone().map(|(action, denial)| {
         let denied = Denied {
-            status: denial.status,
+            status: denial.status.as_u16(),
             message: denial.message,
             errors: denial.errors,
             values: denial.values,
@@ -543,22 +561,25 @@ fn native_view(view: &page::RenderInput) -> View {
     }
 }
 
-fn outcome(done: Done) -> ActionOutcome {
-    match done {
+fn outcome(done: Done) -> Result<ActionOutcome, Fault> {
+    Ok(match done {
         Done::Success(value, stale) => ActionOutcome::Success { value, stale },
-        Done::Redirect(status, location) => ActionOutcome::Redirect { status, location },
+        Done::Redirect(status, location) => ActionOutcome::Redirect {
+            status: contract::redirect_status(status)?,
+            location,
+        },
         Done::Deny(denied) => ActionOutcome::Deny(FormDenial {
-            status: denied.status,
+            status: contract::denial_status(denied.status)?,
             message: denied.message,
             errors: denied.errors,
             values: denied.values,
         }),
-    }
+    })
 }
 
 /// Converts a streamed answer as `wasi:http` does: forbidden headers stay in the guest. Returns
 /// `None` if the handler gave no head.
-fn streamed(mut recording: Recording) -> Option<StreamingResponse> {
+fn streamed(mut recording: Recording) -> Option<Result<StreamingResponse, Fault>> {
     let head = recording.head.take()?;
     let mut headers = HeaderMap::new();
     for (name, value) in head.headers {
@@ -567,9 +588,11 @@ fn streamed(mut recording: Recording) -> Option<StreamingResponse> {
             headers.append(name, value);
         }
     }
-    Some(StreamingResponse {
-        status: head.status,
-        headers,
-        body: Box::pin(recording),
-    })
+    Some(
+        contract::status(head.status).map(|status| StreamingResponse {
+            status,
+            headers,
+            body: Box::pin(recording),
+        }),
+    )
 }

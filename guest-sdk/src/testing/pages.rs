@@ -7,6 +7,7 @@ use super::{
 };
 use crate::world;
 use bytes::Bytes;
+use http::StatusCode;
 use serde::de::DeserializeOwned;
 use std::{collections::VecDeque, future::ready, time::Duration};
 use tidegate_hub::{
@@ -15,8 +16,8 @@ use tidegate_hub::{
     envelope,
     form::{FormEncoding, WholeForm},
     page::{
-        ActionOutcome, ActionStep, Field, Form, FormDenial, HandlerError, LoaderState, LoaderStep,
-        Piece, RenderInput,
+        ActionOutcome, ActionStep, Field, Form, FormDenial, FormPiece, HandlerError, LoaderState,
+        LoaderStep, RenderInput,
     },
 };
 use tidegate_routing::{Page, Path};
@@ -33,7 +34,7 @@ type Parameters<'a> = &'a [(&'a str, &'a str)];
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LoaderOutput {
     values: Vec<String>,
-    ended: Option<(u16, String)>,
+    ended: Option<(StatusCode, String)>,
     /// Duration on the clock of the test.
     took: Duration,
 }
@@ -54,7 +55,7 @@ impl LoaderOutput {
     pub fn error(&self) -> Option<(u16, &str)> {
         self.ended
             .as_ref()
-            .map(|(status, message)| (*status, message.as_str()))
+            .map(|(status, message)| (status.as_u16(), message.as_str()))
     }
 
     /// Returns the time that the loader slept.
@@ -235,7 +236,10 @@ impl Server {
         };
         match WholeForm::read(encoding, body) {
             Ok((action, form)) => self.act(head, &action, Box::new(form), is_json),
-            Err(problem) => Ok(ClientResponse::of_host(problem.status, &problem.message)),
+            Err(problem) => Ok(ClientResponse::of_host(
+                problem.status.as_u16(),
+                &problem.message,
+            )),
         }
     }
 
@@ -281,7 +285,7 @@ impl Server {
         let mut load = LoaderOutput::default();
         if let Err(fault) = self.try_load(head, loader, values_max, &mut load) {
             let reply = ClientResponse::of_fault(&fault);
-            load.ended = Some((reply.status(), reply.text().trim_end().to_owned()));
+            load.ended = Some((fault.status(), reply.text().trim_end().to_owned()));
         }
         load
     }
@@ -308,7 +312,6 @@ impl Server {
                 }
                 Ok(LoaderStep::End) => return Ok(()),
                 Err(problem) => {
-                    contract::check_problem(&problem)?;
                     load.ended = Some((problem.status, problem.message));
                     return Ok(());
                 }
@@ -339,18 +342,23 @@ impl Server {
                 ActionStep::Done(ended) => break ended,
             }
         };
-        contract::check_end(&ended, &page, bytes_max)?;
+        if let Ok(outcome) = &ended {
+            contract::check_outcome(outcome, &page, bytes_max)?;
+        }
         if is_json {
             let (status, json) = (envelope::status(&ended), envelope::encode(&ended));
-            return Ok(ClientResponse::of_host_json(status, json));
+            return Ok(ClientResponse::of_host_json(status.as_u16(), json));
         }
         match ended {
             Ok(ActionOutcome::Success { .. }) => Ok(ClientResponse::of_redirect(303, &head.path)),
             Ok(ActionOutcome::Redirect { status, location }) => {
-                Ok(ClientResponse::of_redirect(status, &location))
+                Ok(ClientResponse::of_redirect(status.as_u16(), &location))
             }
             Ok(ActionOutcome::Deny(denial)) => self.show(&head, Some((action.to_owned(), denial))),
-            Err(problem) => Ok(ClientResponse::of_host(problem.status, &problem.message)),
+            Err(problem) => Ok(ClientResponse::of_host(
+                problem.status.as_u16(),
+                &problem.message,
+            )),
         }
     }
 }
@@ -367,13 +375,13 @@ impl Form for PiecedForm {
         None
     }
 
-    fn next(&mut self) -> Piece<'_, Field> {
+    fn next(&mut self) -> FormPiece<'_, Field> {
         let (field, pieces) = self.fields.pop_front().unzip();
         self.current = pieces.unwrap_or_default();
         Box::pin(ready(Ok(field)))
     }
 
-    fn read(&mut self) -> Piece<'_, Bytes> {
+    fn read(&mut self) -> FormPiece<'_, Bytes> {
         Box::pin(ready(Ok(self.current.pop_front())))
     }
 }
@@ -386,7 +394,7 @@ fn pieces(bytes: &[u8]) -> VecDeque<Bytes> {
 }
 
 impl LoaderOutput {
-    fn refused(status: u16, text: &str) -> LoaderOutput {
+    fn refused(status: StatusCode, text: &str) -> LoaderOutput {
         LoaderOutput {
             ended: Some((status, text.to_owned())),
             ..LoaderOutput::default()
@@ -397,6 +405,7 @@ impl LoaderOutput {
 /// Converts a refusal before the loader ran.
 impl From<ClientResponse> for LoaderOutput {
     fn from(reply: ClientResponse) -> LoaderOutput {
-        LoaderOutput::refused(reply.status(), reply.text())
+        let status = StatusCode::from_u16(reply.status()).expect("the status of an answer");
+        LoaderOutput::refused(status, reply.text())
     }
 }

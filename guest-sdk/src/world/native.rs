@@ -288,7 +288,7 @@ pub(crate) fn pass(duration: Duration) {
 }
 
 /// Body of a request, whose pieces are available already.
-pub(crate) struct Incoming(pub(crate) hub::Body);
+pub(crate) struct Incoming(pub(crate) hub::BodyStream);
 
 impl Incoming {
     pub(crate) async fn next(&mut self) -> Result<Option<Vec<u8>>> {

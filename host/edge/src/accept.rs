@@ -21,7 +21,7 @@ use std::{
 };
 use tidegate_hub::{
     Close,
-    budget::{Charge, Kind},
+    budget::{Charge, MemoryKind},
 };
 use tokio::{
     net::TcpStream,
@@ -126,7 +126,7 @@ async fn accept(
         } else {
             server.sockets.take_seat(peer.ip())
         };
-        let mut buffers = Charge::new(Kind::Socket);
+        let mut buffers = Charge::new(MemoryKind::Socket);
         let seat = seat.and_then(|seat| {
             memory::admit(&mut buffers, server.hub.budget())
                 .map(|()| Arc::new(seat))

@@ -7,7 +7,7 @@ use crate::{
     server::Server,
 };
 use std::{net::SocketAddr, sync::Arc};
-use tidegate_hub::budget::{Charge, Kind};
+use tidegate_hub::budget::{Charge, MemoryKind};
 use tokio::{
     io::{DuplexStream, duplex},
     sync::watch,
@@ -62,7 +62,7 @@ impl InProcess {
         let peer = Peer {
             address: SocketAddr::from(([127, 0, 0, 1], 1)),
             proxy: None,
-            buffers: Charge::new(Kind::Socket),
+            buffers: Charge::new(MemoryKind::Socket),
         };
         tokio::spawn(http1::serve(
             server,

@@ -21,7 +21,7 @@ use std::{
 use tidegate_hub::{
     self as hub, BodyError, Budget, Frame,
     app::Stream,
-    budget::{Account, Charge, Kind, OutOfMemory, Share},
+    budget::{Charge, MemoryAccount, MemoryKind, OutOfMemory, Share},
 };
 use tokio::time::{Instant, sleep};
 
@@ -48,7 +48,7 @@ pub(crate) fn admit(charge: &mut Charge, budget: &Arc<Budget>) -> Result<(), Out
 
 /// The account of one connection.
 pub(crate) struct ConnectionMemory {
-    account: Arc<Account>,
+    account: Arc<MemoryAccount>,
     /// Number of bytes read since the last answer, until the head of the next request is whole.
     head_bytes: AtomicUsize,
     /// Size of the largest head or read for which buffers are reserved.
@@ -60,8 +60,8 @@ pub(crate) struct ConnectionMemory {
 
 impl ConnectionMemory {
     pub(crate) fn new(budget: &Arc<Budget>) -> Arc<ConnectionMemory> {
-        let account = Account::new(budget);
-        let buffers = Mutex::new(Share::new(&account, Kind::Request));
+        let account = MemoryAccount::new(budget);
+        let buffers = Mutex::new(Share::new(&account, MemoryKind::Request));
         Arc::new(ConnectionMemory {
             account,
             head_bytes: AtomicUsize::new(0),
@@ -143,7 +143,7 @@ impl ConnectionMemory {
     where
         B: http_body::Body<Data = Bytes>,
     {
-        let mut share = Share::new(&self.account, Kind::Request);
+        let mut share = Share::new(&self.account, MemoryKind::Request);
         let mut body = std::pin::pin!(body);
         let (mut pieces, mut bytes) = (Vec::<Bytes>::new(), 0);
         while let Some(frame) = body.frame().await {
@@ -171,7 +171,7 @@ impl ConnectionMemory {
 
     /// Returns a share for the part of a form that is read before its action starts.
     pub(crate) fn form(&self) -> Share {
-        Share::new(&self.account, Kind::Request)
+        Share::new(&self.account, MemoryKind::Request)
     }
 
     /// Reserves the bytes of an answer while they wait for the client.
@@ -179,14 +179,14 @@ impl ConnectionMemory {
         if bytes.len() <= LARGE {
             return Ok(bytes);
         }
-        let mut share = Share::new(&self.account, Kind::Response);
+        let mut share = Share::new(&self.account, MemoryKind::Response);
         share.fit(bytes.len())?;
         Ok(held(bytes, share))
     }
 
     /// Reserves the memory that a streamed answer holds besides its pieces.
     pub(crate) fn stream_share(&self) -> Result<Share, OutOfMemory> {
-        let mut share = Share::new(&self.account, Kind::Response);
+        let mut share = Share::new(&self.account, MemoryKind::Response);
         share.fit(STREAM_BYTES)?;
         Ok(share)
     }
@@ -207,10 +207,10 @@ impl ConnectionMemory {
 
     /// Does the same as [`stream`] for an answer that mostly waits and holds
     /// nothing while it does.
-    pub(crate) fn hold(&self, body: hub::Body, id: Option<&HeaderValue>) -> hub::Body {
+    pub(crate) fn hold(&self, body: hub::BodyStream, id: Option<&HeaderValue>) -> hub::BodyStream {
         Box::pin(ReservedStream {
             body,
-            share: Share::new(&self.account, Kind::Response),
+            share: Share::new(&self.account, MemoryKind::Response),
             base: 0,
             id: id.cloned().map(Box::new),
         })
@@ -219,7 +219,11 @@ impl ConnectionMemory {
 
 /// Wraps the body of a streamed answer: its pieces are reserved while they wait for the client.
 /// `id` is that of the request in the log.
-pub(crate) fn stream(share: Share, body: hub::Body, id: Option<&HeaderValue>) -> hub::Body {
+pub(crate) fn stream(
+    share: Share,
+    body: hub::BodyStream,
+    id: Option<&HeaderValue>,
+) -> hub::BodyStream {
     Box::pin(ReservedStream {
         body,
         share,
@@ -252,7 +256,7 @@ fn held(bytes: Bytes, share: Share) -> Bytes {
 }
 
 struct ReservedStream {
-    body: hub::Body,
+    body: hub::BodyStream,
     share: Share,
     /// Number of bytes reserved while the answer streams.
     base: usize,

@@ -26,7 +26,7 @@ pub(crate) mod show;
 
 use crate::{
     dev,
-    http::answer::{self, AnswerBody, HttpAnswer, LogContext},
+    http::answer::{self, AnswerBody, HttpAnswer},
     server::{Server, Version},
 };
 use bytes::Bytes;
@@ -37,7 +37,7 @@ use std::{
     sync::Arc,
     task::{Context, Poll},
 };
-use tidegate_hub::{self as hub, BodyError, Fault, Frame, Request, app::Stream};
+use tidegate_hub::{self as hub, BodyError, Fault, FaultContext, Frame, Request, app::Stream};
 use tidegate_routing::Page;
 use tokio::sync::watch;
 
@@ -88,18 +88,15 @@ impl PageContext {
             .expect("the request was led to a page")
     }
 
-    /// Logs a fault and returns the client's text for it.
+    /// Reports a fault and returns its text for the client.
     fn report_fault(&self, fault: &Fault) -> String {
-        if matches!(fault, Fault::Answer(_)) {
-            self.server.hub.counters().faults.add(1);
-        }
         let (_, page) = self.page();
-        let place = LogContext {
+        let context = FaultContext {
             request: Some(&self.path),
             route: Some(&page.pattern),
-            conn: None,
+            ..FaultContext::default()
         };
-        let id = answer::log_fault(fault, place);
+        let id = fault.report(self.server.hub.counters(), context);
         match self.server.config.dev {
             Some(_) => dev::fault_text(fault),
             None => format!("internal error (id {id})"),
@@ -176,7 +173,7 @@ struct Pieces {
 }
 
 impl Pieces {
-    fn stream(pieces: impl futures_util::Stream<Item = Bytes> + Send + 'static) -> hub::Body {
+    fn stream(pieces: impl futures_util::Stream<Item = Bytes> + Send + 'static) -> hub::BodyStream {
         Box::pin(Pieces {
             pieces: Box::pin(pieces),
             is_held: false,

@@ -3,6 +3,7 @@
 mod support;
 
 use bytes::Bytes;
+use http::StatusCode;
 use std::{
     io::Read as _,
     pin::Pin,
@@ -13,7 +14,7 @@ use support::{PATIENCE, Served, routes, usual};
 use tidegate_edge::Config;
 use tidegate_hub::{
     BodyError, Feed, FeedEvent, Frame, Limits, Message, Publication, StreamingResponse,
-    app::{Body, Stream},
+    app::{BodyStream, Stream},
     testing::FakeApp,
 };
 use tidegate_routing::Target;
@@ -110,7 +111,7 @@ impl Stream for BrokenBody {
 fn an_incomplete_held_answer_has_no_last_chunk_or_ends_with_a_reset() {
     let stream = |_, _| {
         Ok(StreamingResponse {
-            status: 200,
+            status: StatusCode::OK,
             headers: Default::default(),
             body: Box::pin(BrokenBody(Some(Bytes::from_static(b"first")))),
         })
@@ -137,7 +138,7 @@ fn an_incomplete_held_answer_has_no_last_chunk_or_ends_with_a_reset() {
 /// A body of one piece, which keeps the upload that it answers.
 struct Piece {
     bytes: Option<Bytes>,
-    _upload: Body,
+    _upload: BodyStream,
 }
 
 impl Stream for Piece {
@@ -164,7 +165,7 @@ fn earlier_answers_that_were_not_read_yet_are_sent_whole() {
             _upload: upload,
         };
         Ok(StreamingResponse {
-            status: 200,
+            status: StatusCode::OK,
             headers: Default::default(),
             body: Box::pin(body),
         })

@@ -3,13 +3,13 @@
 mod support;
 
 use bytes::Bytes;
-use http::HeaderMap;
+use http::{HeaderMap, StatusCode};
 use std::sync::{Arc, mpsc};
 use support::{Served, guarded, report_channel, usual};
 use tidegate_edge::Config;
 use tidegate_hub::{
     BodyError, Fault, Feed, FeedEvent, Frame, Limits, Message, Pass, Publication, Response,
-    StreamingResponse, Verdict, app::Stream, testing::FakeApp,
+    StreamingResponse, Verdict, app::Stream, contract, testing::FakeApp,
 };
 
 fn status(answer: &str) -> &str {
@@ -207,7 +207,7 @@ fn an_app_receives_the_request_as_sent_with_its_path_in_normal_form() {
         );
         report.send(line).unwrap();
         Ok(Response {
-            status: 201,
+            status: StatusCode::CREATED,
             headers: vec![("x-b".into(), "2".into())],
             body: "made".into(),
         })
@@ -236,16 +236,16 @@ fn a_fault_answers_one_request_and_the_next_one_is_served() {
         Some("slow") => Err(Fault::Wall),
         Some("busy") => Err(Fault::Busy),
         Some("status") => Ok(Response {
-            status: 99,
+            status: contract::status(99)?,
             ..Response::default()
         }),
         Some("header") => Ok(Response {
-            status: 200,
+            status: StatusCode::OK,
             headers: vec![("a\nb".into(), "".into())],
             ..Response::default()
         }),
         _ => Ok(Response {
-            status: 200,
+            status: StatusCode::OK,
             ..Response::default()
         }),
     };
@@ -276,7 +276,7 @@ fn guards_run_in_order_before_files_and_routes_and_add_context_and_headers() {
             context: vec![("user".into(), "ann".into())],
         })),
         _ if request.query() == Some("no") => Ok(Verdict::Answer(Response {
-            status: 401,
+            status: StatusCode::UNAUTHORIZED,
             headers: vec![],
             body: "who?".into(),
         })),
@@ -288,7 +288,7 @@ fn guards_run_in_order_before_files_and_routes_and_add_context_and_headers() {
     let handle = move |(request, _): (tidegate_hub::Request, Bytes)| {
         report.send(format!("{:?}", request.context)).unwrap();
         Ok(Response {
-            status: 200,
+            status: StatusCode::OK,
             ..Response::default()
         })
     };
@@ -332,7 +332,7 @@ fn a_feed_sends_its_first_events_then_publications_until_the_drain() {
     let subscribe = |(request, last): (tidegate_hub::Request, Option<String>)| match request.query()
     {
         Some("no") => Ok(Err(Response {
-            status: 403,
+            status: StatusCode::FORBIDDEN,
             ..Response::default()
         })),
         _ => Ok(Ok(Feed {
@@ -439,7 +439,7 @@ fn a_streamed_answer_comes_in_pieces_and_looks_incomplete_if_it_is() {
         let mut headers = HeaderMap::new();
         headers.insert("connection", "upgrade".parse().unwrap());
         Ok(StreamingResponse {
-            status: 200,
+            status: StatusCode::OK,
             headers,
             body: Box::pin(pieces),
         })

@@ -3,6 +3,7 @@
 mod support;
 
 use bytes::Bytes;
+use http::StatusCode;
 use std::{
     io::Write as _,
     pin::Pin,
@@ -15,7 +16,7 @@ use tidegate_edge::Config;
 use tidegate_hub::{
     BodyError, Call, Conn, Feed, FeedEvent, Frame, Limits, Message, Publication, Response,
     StreamingResponse,
-    app::{Body, Stream},
+    app::{BodyStream, Stream},
     page::{ActionOutcome, ActionStep, Form},
     testing::FakeApp,
 };
@@ -40,7 +41,7 @@ fn patient() -> Config {
 /// An endless body of pieces of this size; of size zero, it sends nothing and does not end.
 struct Endless(
     usize,
-    #[allow(dead_code, reason = "it is held, not read")] Option<Body>,
+    #[allow(dead_code, reason = "it is held, not read")] Option<BodyStream>,
 );
 
 impl Stream for Endless {
@@ -61,7 +62,7 @@ fn echoing() -> FakeApp {
     FakeApp {
         stream: Box::new(|_, upload| {
             Ok(StreamingResponse {
-                status: 200,
+                status: StatusCode::OK,
                 headers: Default::default(),
                 body: upload,
             })
@@ -74,7 +75,7 @@ fn echoing() -> FakeApp {
 fn deaf(piece: usize) -> FakeApp {
     let stream = move |_, upload| {
         Ok(StreamingResponse {
-            status: 200,
+            status: StatusCode::OK,
             headers: Default::default(),
             body: Box::pin(Endless(piece, Some(upload))),
         })
@@ -105,7 +106,7 @@ fn large() -> FakeApp {
     FakeApp {
         handle: Box::new(move |_| {
             Ok(Response {
-                status: 200,
+                status: StatusCode::OK,
                 headers: vec![],
                 body: body.clone(),
             })

@@ -4,6 +4,7 @@
 mod support;
 
 use bytes::Bytes;
+use http::StatusCode;
 use std::{
     sync::{Arc, mpsc},
     time::Duration,
@@ -11,7 +12,7 @@ use std::{
 use support::{PATIENCE, Served, guarded, report_channel};
 use tidegate_edge::{Config, DevChannel, Origins};
 use tidegate_hub::{
-    Fault, Limits, Pass, Request, Response, Verdict,
+    Fault, Limits, Pass, Request, Response, Verdict, contract,
     page::{
         ActionOutcome, ActionStep, FormDenial, HandlerError, LoaderState, LoaderStep, RenderInput,
         Shell,
@@ -100,11 +101,12 @@ fn value(json: &str) -> LoadReply {
 }
 
 fn steps(name: &str) -> Vec<LoadReply> {
-    let problem = |status| {
-        LoadReply::Step(Err(HandlerError {
+    let problem = |status| match contract::error_status(status) {
+        Ok(status) => LoadReply::Step(Err(HandlerError {
             status,
             message: "no more tea".into(),
-        }))
+        })),
+        Err(fault) => LoadReply::Fault(fault),
     };
     match name {
         "one" => vec![value("{\"n\":\n1}")],
@@ -135,17 +137,17 @@ fn updates(action: &str) -> Result<Vec<ActionStep>, Fault> {
     Ok(match action {
         "ok" => done(success(&[])),
         "away" => done(ActionOutcome::Redirect {
-            status: 303,
+            status: StatusCode::SEE_OTHER,
             location: "/plain".into(),
         }),
         "deny" => done(ActionOutcome::Deny(FormDenial {
-            status: 422,
+            status: StatusCode::UNPROCESSABLE_ENTITY,
             message: "look again".into(),
             errors: vec![("n".into(), "a number".into())],
             values: vec![("n".into(), "x".into())],
         })),
         "problem" => vec![ActionStep::Done(Err(HandlerError {
-            status: 409,
+            status: StatusCode::CONFLICT,
             message: "sold out".into(),
         }))],
         "trap" => return Err(Fault::Trap("secret".into())),
@@ -156,7 +158,7 @@ fn updates(action: &str) -> Result<Vec<ActionStep>, Fault> {
         ],
         "stuck" => vec![ActionStep::Later(Duration::from_secs(3600))],
         "bad-status" => done(ActionOutcome::Redirect {
-            status: 200,
+            status: contract::redirect_status(200)?,
             location: "/".into(),
         }),
         "bad-stale" => done(success(&["nothing"])),
@@ -170,7 +172,7 @@ fn render((request, view): (Request, RenderInput)) -> Result<Shell, Fault> {
         .iter()
         .map(|(name, first)| match first {
             LoaderState::Value(json) => format!("{name}={json}"),
-            LoaderState::Failed(problem) => format!("{name}!{}", problem.status),
+            LoaderState::Failed(problem) => format!("{name}!{}", problem.status.as_u16()),
             LoaderState::Pending => format!("{name}?"),
         })
         .collect();
@@ -195,9 +197,9 @@ fn render((request, view): (Request, RenderInput)) -> Result<Shell, Fault> {
         headers.push(("date".into(), "Thu, 01 Jan 1970 00:00:00 GMT".into()));
     }
     let status = if request.path.contains("empty") {
-        204
+        StatusCode::NO_CONTENT
     } else {
-        200
+        StatusCode::OK
     };
     Ok(Shell {
         status,
@@ -1002,7 +1004,7 @@ fn the_guards_of_a_page_run_for_its_loaders_whatever_url_is_sent() {
                 context: vec![("user".into(), "ann".into())],
             })),
             false => Ok(Verdict::Answer(Response {
-                status: 403,
+                status: StatusCode::FORBIDDEN,
                 ..Response::default()
             })),
         }

@@ -2,6 +2,7 @@
 
 mod support;
 
+use http::StatusCode;
 use std::{
     sync::{Arc, mpsc::Sender},
     time::Duration,
@@ -323,7 +324,7 @@ fn an_app_decides_before_the_handshake() {
     let upgrade =
         move |(request, offered): (tidegate_hub::Request, Vec<String>)| match request.query() {
             Some("reject") => Ok(Decision::Reject(Response {
-                status: 403,
+                status: StatusCode::FORBIDDEN,
                 headers: vec![("x-why".into(), "no".into())],
                 body: "not you".into(),
             })),

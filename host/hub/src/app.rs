@@ -3,14 +3,15 @@
 
 use crate::{
     event::{CloseEvent, Decision, Verdict},
+    fault::Fault,
     message::Message,
     page::{ActionStep, Form, HandlerError, LoaderStep, RenderInput, Shell},
     realtime::{connections::Conn, feed::Feed},
     request::{Request, Response, headers_weight},
-    rooms::{storage::EngineError, transaction::Transaction},
+    rooms::transaction::Transaction,
 };
 use bytes::Bytes;
-use std::{fmt, future::Future, pin::Pin, sync::Arc, task::Context, task::Poll, time::Duration};
+use std::{fmt, future::Future, pin::Pin, sync::Arc, task::Context, task::Poll};
 
 /// A call into an app. It lives as long as the values that it borrows. Dropping it before its end
 /// cancels it.
@@ -24,7 +25,7 @@ pub trait App: Send + Sync + 'static {
     /// WIT `http-handler.handle`.
     fn handle<'a>(&'a self, request: &'a Request, body: Bytes) -> Call<'a, Response>;
     /// The app's `wasi:http` export. Returns the head of the response; its body is still to come.
-    fn stream<'a>(&'a self, request: &'a Request, body: Body) -> Call<'a, StreamingResponse>;
+    fn stream<'a>(&'a self, request: &'a Request, body: BodyStream) -> Call<'a, StreamingResponse>;
     /// WIT `websocket-handler.on-upgrade`.
     fn upgrade<'a>(&'a self, request: &'a Request, offered: &'a [String]) -> Call<'a, Decision>;
     /// WIT `websocket-handler.on-open`.
@@ -208,126 +209,21 @@ impl RoomAnswer {
     }
 }
 
-/// Reason why a call into an app gave no result. The instance is dropped; other instances are not
-/// affected.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Fault {
-    /// The guest trapped (a panic, an unreachable, an out-of-bounds access). The text is for the
-    /// operator.
-    Trap(String),
-    /// The guest computed for longer than one event may. Look for a busy loop.
-    Cpu,
-    /// The event took longer than one event may, including the time in which it waited.
-    Wall,
-    /// The guest asked for more memory than an instance may have, and trapped.
-    Memory,
-    /// The server was short of memory while the event ran: the guest's memory could not grow, or
-    /// its instance was closed.
-    Shortage,
-    /// All instances are in use. Try again shortly, or raise the limit.
-    Busy,
-    /// The contract does not allow the guest's answer. The text is the reason.
-    Answer(String),
-    /// The instance could not be created, or the component does not export the handler.
-    Host(String),
-    /// The storage of rooms failed during this event, which did not happen. If that is not certain,
-    /// the text says so.
-    Storage(String),
-    /// The storage of rooms was closed or full before this event, which did not happen and may be
-    /// tried again. The text is the reason.
-    Unavailable(String),
-    /// The room fails to wake, and is closed for this long.
-    Closed(Duration),
-}
-
-impl Fault {
-    /// Returns true if the host could not call the app, or could not keep its changes. Then the app
-    /// has not failed: it is no try of an alarm and no failed wake, and an event that must happen
-    /// is tried again. Otherwise the app was called and has failed.
-    pub fn is_of_host(&self) -> bool {
-        match self {
-            Fault::Shortage
-            | Fault::Busy
-            | Fault::Closed(_)
-            | Fault::Host(_)
-            | Fault::Storage(_)
-            | Fault::Unavailable(_) => true,
-            Fault::Trap(_) | Fault::Cpu | Fault::Wall | Fault::Memory | Fault::Answer(_) => false,
-        }
-    }
-
-    /// Returns the HTTP status of the response that the fault becomes.
-    pub fn status(&self) -> u16 {
-        match self {
-            Fault::Busy | Fault::Shortage | Fault::Closed(_) | Fault::Unavailable(_) => 503,
-            Fault::Wall => 504,
-            Fault::Trap(_)
-            | Fault::Cpu
-            | Fault::Memory
-            | Fault::Answer(_)
-            | Fault::Host(_)
-            | Fault::Storage(_) => 500,
-        }
-    }
-
-    /// Returns true if the app may have run a part of the event. A room discards that part; outside
-    /// of rooms it has happened.
-    pub fn has_begun(&self) -> bool {
-        !self.is_of_host() || matches!(self, Fault::Shortage)
-    }
-}
-
-impl fmt::Display for Fault {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Fault::Trap(chain) => write!(f, "the app trapped: {chain}"),
-            Fault::Cpu => write!(f, "the app computed for longer than one event may"),
-            Fault::Wall => write!(f, "the app took longer than one event may"),
-            Fault::Memory => write!(f, "the app asked for more memory than an instance may have"),
-            Fault::Shortage => write!(f, "the server is short of memory: see memory_max"),
-            Fault::Busy => write!(f, "every instance of the app is busy"),
-            Fault::Answer(what) => write!(f, "the app broke the contract: {what}"),
-            Fault::Storage(what) => write!(f, "the room's event failed: {what}"),
-            Fault::Unavailable(what) => write!(f, "the room's event did not happen: {what}"),
-            Fault::Closed(wait) => write!(
-                f,
-                "the room failed to wake, and is closed for another {} s",
-                wait.as_secs() + 1
-            ),
-            Fault::Host(what) => write!(f, "the app could not be called: {what}"),
-        }
-    }
-}
-
-impl std::error::Error for Fault {}
-
-impl From<EngineError> for Fault {
-    fn from(error: EngineError) -> Fault {
-        let text = error.to_string();
-        match error {
-            EngineError::Full(_) | EngineError::Closed(_) => Fault::Unavailable(text),
-            EngineError::Io(_) | EngineError::Corrupt(_) | EngineError::Unknown(_) => {
-                Fault::Storage(text)
-            }
-        }
-    }
-}
-
 /// The head of a streamed response, whose body is still to come.
 pub struct StreamingResponse {
-    /// Status, as the app's `wasi:http` export returned it.
-    pub status: u16,
+    /// Status from 200 to 599: [`status`](crate::contract::status).
+    pub status: http::StatusCode,
     /// Headers, as the export returned them.
     pub headers: http::HeaderMap,
     /// The body.
-    pub body: Body,
+    pub body: BodyStream,
 }
 
 /// A streamed body of a request or a response. Dropping it notifies its source that no more is
 /// read.
-pub type Body = Pin<Box<dyn Stream>>;
+pub type BodyStream = Pin<Box<dyn Stream>>;
 
-/// The source of a [`Body`].
+/// The source of a [`BodyStream`].
 pub trait Stream: Send {
     /// Returns the next piece; `None` after the last one, and an error if no end will come.
     fn poll_frame(
@@ -341,7 +237,7 @@ pub trait Stream: Send {
     }
 }
 
-/// A piece of a [`Body`].
+/// A piece of a [`BodyStream`].
 #[derive(Clone, Debug)]
 pub enum Frame {
     /// Bytes, at least one.

@@ -1,19 +1,20 @@
-//! Checks of an app's answers against the contract. The edge makes them before an answer leaves the
+//! Checks of an app's answers against the contract. Statuses are checked where a value of the
+//! contract becomes one of the hub; the edge makes the other checks before an answer leaves the
 //! host. The SDK's `testing` makes the same ones, so that an app that would fail in production
 //! fails its native test with the same text.
 //!
 //! ```
 //! use tidegate_hub::contract;
 //!
-//! assert!(contract::check_status(404).is_ok());
-//! let fault = contract::check_status(101).unwrap_err();
+//! assert_eq!(contract::status(404).unwrap(), 404);
+//! let fault = contract::status(101).unwrap_err();
 //! assert_eq!(fault.to_string(), "the app broke the contract: 101 is no status of an answer: 200 to 599");
 //! ```
 
 use crate::{
-    app::Fault,
+    fault::Fault,
     limits::{ANSWER_HEADERS_BYTES_MAX, ANSWER_HEADERS_MAX, GUARD_CONTEXT_BYTES_MAX, LimitError},
-    page::{ActionOutcome, HandlerError},
+    page::ActionOutcome,
     realtime::{connections::check_close, feed::FeedEvent, outbox::Close},
     request::Header,
 };
@@ -25,10 +26,36 @@ fn broken<T>(how: String) -> Result<T, Fault> {
 }
 
 /// Returns the status of a response, if it is 200 to 599.
-pub fn check_status(status: u16) -> Result<StatusCode, Fault> {
+pub fn status(status: u16) -> Result<StatusCode, Fault> {
     match StatusCode::from_u16(status) {
         Ok(valid) if (200..=599).contains(&status) => Ok(valid),
         _ => broken(format!("{status} is no status of an answer: 200 to 599")),
+    }
+}
+
+/// Returns the status of an error of a loader or an action, if it is 400 to 599.
+pub fn error_status(status: u16) -> Result<StatusCode, Fault> {
+    match StatusCode::from_u16(status) {
+        Ok(valid) if (400..=599).contains(&status) => Ok(valid),
+        _ => broken(format!("{status} is no status of a problem: 400 to 599")),
+    }
+}
+
+/// Returns the status of an action's redirect, if it is 301, 302, 303, 307 or 308.
+pub fn redirect_status(status: u16) -> Result<StatusCode, Fault> {
+    match StatusCode::from_u16(status) {
+        Ok(valid) if matches!(status, 301 | 302 | 303 | 307 | 308) => Ok(valid),
+        _ => broken(format!(
+            "{status} is no status of a redirect: 301, 302, 303, 307 or 308"
+        )),
+    }
+}
+
+/// Returns the status of an action's denial, if it is 400 to 499.
+pub fn denial_status(status: u16) -> Result<StatusCode, Fault> {
+    match StatusCode::from_u16(status) {
+        Ok(valid) if (400..=499).contains(&status) => Ok(valid),
+        _ => broken(format!("{status} is no status of a denial: 400 to 499")),
     }
 }
 
@@ -168,28 +195,8 @@ pub fn check_value(json: &str, bytes_max: usize) -> Result<(), Fault> {
     }
 }
 
-/// Checks the error of a loader or an action: its status is 400 to 599.
-pub fn check_problem(problem: &HandlerError) -> Result<(), Fault> {
-    match problem.status {
-        400..=599 => Ok(()),
-        status => broken(format!("{status} is no status of a problem: 400 to 599")),
-    }
-}
-
-/// Checks the end of an action of this page: its outcome, or its error.
-pub fn check_end(
-    end: &Result<ActionOutcome, HandlerError>,
-    page: &Page,
-    bytes_max: usize,
-) -> Result<(), Fault> {
-    match end {
-        Ok(outcome) => check_outcome(outcome, page, bytes_max),
-        Err(problem) => check_problem(problem),
-    }
-}
-
 /// Checks the outcome of an action of this page. A value has at most this many bytes.
-fn check_outcome(outcome: &ActionOutcome, page: &Page, bytes_max: usize) -> Result<(), Fault> {
+pub fn check_outcome(outcome: &ActionOutcome, page: &Page, bytes_max: usize) -> Result<(), Fault> {
     match outcome {
         ActionOutcome::Success { value, stale } => {
             match stale.iter().find(|name| page.loader(name).is_none()) {
@@ -199,23 +206,10 @@ fn check_outcome(outcome: &ActionOutcome, page: &Page, bytes_max: usize) -> Resu
                 None => check_value(value, bytes_max),
             }
         }
-        ActionOutcome::Redirect {
-            status: 301 | 302 | 303 | 307 | 308,
-            location,
-        } if is_location(location) => Ok(()),
-        ActionOutcome::Redirect {
-            status: 301 | 302 | 303 | 307 | 308,
-            location,
-        } => broken(format!(
+        ActionOutcome::Redirect { location, .. } if !is_location(location) => broken(format!(
             "{location:?} is no path and no http or https URL, so no client is sent there"
         )),
-        ActionOutcome::Redirect { status, .. } => broken(format!(
-            "{status} is no status of a redirect: 301, 302, 303, 307 or 308"
-        )),
-        ActionOutcome::Deny(denial) => match denial.status {
-            400..=499 => Ok(()),
-            status => broken(format!("{status} is no status of a denial: 400 to 499")),
-        },
+        ActionOutcome::Redirect { .. } | ActionOutcome::Deny(_) => Ok(()),
     }
 }
 
@@ -242,11 +236,10 @@ fn is_location(location: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::page::FormDenial;
     use bytes::Bytes;
 
     #[test]
-    fn headers_that_are_the_hosts_are_left_out_and_bad_ones_are_the_apps_fault() {
+    fn headers_of_the_host_are_left_out_and_invalid_ones_are_faults() {
         let mut headers = HeaderMap::new();
         let hosts = [
             "Connection",
@@ -301,12 +294,12 @@ mod tests {
             (0, false),
             (9999, false),
         ] {
-            assert_eq!(check_status(status).is_ok(), valid, "{status}");
+            assert_eq!(self::status(status).is_ok(), valid, "{status}");
         }
     }
 
     #[test]
-    fn no_client_is_sent_to_anything_but_a_page() {
+    fn a_redirect_leads_only_to_a_page() {
         let pages = [
             "/",
             "/a?b=c#d",
@@ -335,61 +328,47 @@ mod tests {
     }
 
     #[test]
-    fn an_outcome_has_a_status_of_its_kind() {
-        let redirect = |status, location: &str| ActionOutcome::Redirect {
-            status,
+    fn an_error_a_redirect_and_a_denial_have_statuses_of_their_kind() {
+        for (status, is_error, is_redirect, is_denial) in [
+            (0, false, false, false),
+            (200, false, false, false),
+            (300, false, false, false),
+            (301, false, true, false),
+            (303, false, true, false),
+            (304, false, false, false),
+            (308, false, true, false),
+            (399, false, false, false),
+            (400, true, false, true),
+            (499, true, false, true),
+            (500, true, false, false),
+            (599, true, false, false),
+            (600, false, false, false),
+        ] {
+            let valid = [error_status, redirect_status, denial_status]
+                .map(|check| check(status).is_ok_and(|valid| valid == status));
+            assert_eq!(valid, [is_error, is_redirect, is_denial], "{status}");
+        }
+    }
+
+    #[test]
+    fn an_outcome_has_a_location_of_a_page_and_names_loaders_of_its_page() {
+        let redirect = |location: &str| ActionOutcome::Redirect {
+            status: StatusCode::SEE_OTHER,
             location: location.to_owned(),
-        };
-        let deny = |status| {
-            ActionOutcome::Deny(FormDenial {
-                status,
-                ..FormDenial::default()
-            })
         };
         let success = |stale: &[&str]| ActionOutcome::Success {
             value: "[1]".to_owned(),
             stale: stale.iter().map(ToString::to_string).collect(),
         };
-        let cases = [
-            (redirect(303, "/"), true),
-            (redirect(308, "/"), true),
-            (redirect(300, "/"), false),
-            (redirect(200, "/"), false),
-            (redirect(303, "javascript:1"), false),
-            (deny(400), true),
-            (deny(499), true),
-            (deny(399), false),
-            (deny(500), false),
-            (success(&[]), true),
-            (success(&["none"]), false),
-        ];
-        for (outcome, valid) in cases {
-            assert_eq!(
-                check_outcome(&outcome, &Page::default(), 3).is_ok(),
-                valid,
-                "{outcome:?}"
-            );
-            assert!(
-                !matches!(&outcome, ActionOutcome::Success { .. })
-                    || check_outcome(&outcome, &Page::default(), 2).is_err()
-            );
-        }
-        for (status, valid) in [
-            (399, false),
-            (400, true),
-            (599, true),
-            (600, false),
-            (200, false),
+        for (outcome, bytes_max, valid) in [
+            (redirect("/"), 0, true),
+            (redirect("javascript:1"), 0, false),
+            (success(&[]), 3, true),
+            (success(&[]), 2, false),
+            (success(&["none"]), 3, false),
         ] {
-            assert_eq!(
-                check_problem(&HandlerError {
-                    status,
-                    message: String::new()
-                })
-                .is_ok(),
-                valid,
-                "{status}"
-            );
+            let checked = check_outcome(&outcome, &Page::default(), bytes_max);
+            assert_eq!(checked.is_ok(), valid, "{outcome:?} {bytes_max}");
         }
     }
 }

@@ -18,7 +18,7 @@
 //! origins and calls the app. A step allocates nothing.
 
 use crate::page::HandlerError;
-use http::uri::PathAndQuery;
+use http::{StatusCode, uri::PathAndQuery};
 use std::{collections::BTreeMap, mem};
 use tidegate_routing::{AMBIGUOUS, Path, Pattern, RouteMatch, Router, Target, Wants};
 
@@ -73,14 +73,14 @@ pub struct Dispatch<'a> {
     facts: RequestFacts<'a>,
     /// The path of the loaders, if `facts.path` is that of a page whose loader is asked for.
     loaders_path: Option<&'a Path<'a>>,
-    state: State,
+    state: DispatchState,
     found: RouteMatch,
     has_file: bool,
 }
 
 /// Position in the order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum DispatchState {
     Entered,
     /// The origin of a request to `/__loaders` has been checked.
     LoadersAdmitted,
@@ -119,7 +119,7 @@ pub enum DispatchStep {
     /// Respond with the file of this path. If there is none, ask for the next step.
     File,
     /// Respond as this route or page does, or with the loader that was asked for.
-    Respond(Destination),
+    Respond(MatchedRoute),
     /// Respond with the file for paths that nothing else answers. If it is not for this request,
     /// ask for the next step.
     FallbackFile,
@@ -132,7 +132,7 @@ pub enum DispatchStep {
 
 /// A route, and the values of its parameters.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Destination {
+pub struct MatchedRoute {
     /// Index of the route in the router.
     pub route: u32,
     /// Kind of the route.
@@ -156,12 +156,12 @@ pub enum HostRefusal {
 
 impl HostRefusal {
     /// Returns the status.
-    pub fn status(&self) -> u16 {
+    pub fn status(&self) -> StatusCode {
         match self {
-            HostRefusal::Misdirected => 421,
-            HostRefusal::Ambiguous => 400,
-            HostRefusal::NotFound => 404,
-            HostRefusal::MethodNotAllowed(_) => 405,
+            HostRefusal::Misdirected => StatusCode::MISDIRECTED_REQUEST,
+            HostRefusal::Ambiguous => StatusCode::BAD_REQUEST,
+            HostRefusal::NotFound => StatusCode::NOT_FOUND,
+            HostRefusal::MethodNotAllowed(_) => StatusCode::METHOD_NOT_ALLOWED,
         }
     }
 
@@ -195,7 +195,7 @@ impl<'a> Dispatch<'a> {
             router,
             facts,
             loaders_path: None,
-            state: State::Entered,
+            state: DispatchState::Entered,
             found: RouteMatch::NotFound,
             has_file: false,
         }
@@ -219,7 +219,7 @@ impl<'a> Dispatch<'a> {
         };
         Dispatch {
             loaders_path: Some(loaders_path),
-            state: State::Guards(0),
+            state: DispatchState::Guards(0),
             found: RouteMatch::Route {
                 index: loader.route,
                 target: Target::Page,
@@ -233,8 +233,8 @@ impl<'a> Dispatch<'a> {
     /// other.
     pub fn admit(&mut self) -> AdmissionStep {
         match self.state {
-            State::Entered => self.enter(),
-            State::LoadersAdmitted => AdmissionStep::Loaders,
+            DispatchState::Entered => self.enter(),
+            DispatchState::LoadersAdmitted => AdmissionStep::Loaders,
             _ => AdmissionStep::Admitted,
         }
     }
@@ -261,10 +261,10 @@ impl<'a> Dispatch<'a> {
                 let allow = vec!["POST".to_owned()];
                 return AdmissionStep::Refuse(HostRefusal::MethodNotAllowed(allow));
             }
-            self.state = State::LoadersAdmitted;
+            self.state = DispatchState::LoadersAdmitted;
             return AdmissionStep::CheckFormOrigin;
         }
-        self.state = State::Guards(0);
+        self.state = DispatchState::Guards(0);
         self.found = self.router.find(method, wants, path);
         match &self.found {
             RouteMatch::Ambiguous => AdmissionStep::Refuse(HostRefusal::Ambiguous),
@@ -289,58 +289,60 @@ impl<'a> Dispatch<'a> {
     pub fn next(&mut self) -> DispatchStep {
         loop {
             match self.state {
-                State::Entered | State::LoadersAdmitted | State::Guards(_) => {
+                DispatchState::Entered
+                | DispatchState::LoadersAdmitted
+                | DispatchState::Guards(_) => {
                     if let Some(guard) = self.next_guard() {
-                        self.state = State::Guards(guard + 1);
+                        self.state = DispatchState::Guards(guard + 1);
                         return DispatchStep::Guard(guard);
                     }
-                    self.state = State::Files;
+                    self.state = DispatchState::Files;
                 }
-                State::Files => {
-                    self.state = State::Destination;
+                DispatchState::Files => {
+                    self.state = DispatchState::Destination;
                     if self.facts.has_files {
                         return DispatchStep::File;
                     }
                 }
-                State::Destination => match &mut self.found {
+                DispatchState::Destination => match &mut self.found {
                     RouteMatch::Route {
                         index,
                         target,
                         params,
                     } => {
-                        let destination = Destination {
+                        let destination = MatchedRoute {
                             route: *index,
                             target: *target,
                             params: mem::take(params),
                         };
-                        self.state = State::Refused;
+                        self.state = DispatchState::Refused;
                         return DispatchStep::Respond(destination);
                     }
-                    RouteMatch::MethodNotAllowed(_) => self.state = State::FileLookup,
+                    RouteMatch::MethodNotAllowed(_) => self.state = DispatchState::FileLookup,
                     RouteMatch::NotFound | RouteMatch::Ambiguous => {
-                        self.state = State::FallbackFile
+                        self.state = DispatchState::FallbackFile
                     }
                 },
-                State::FallbackFile => {
-                    self.state = State::FileLookup;
+                DispatchState::FallbackFile => {
+                    self.state = DispatchState::FileLookup;
                     if self.facts.has_files {
                         return DispatchStep::FallbackFile;
                     }
                 }
-                State::FileLookup => {
-                    self.state = State::Refused;
+                DispatchState::FileLookup => {
+                    self.state = DispatchState::Refused;
                     if self.facts.has_files {
                         return DispatchStep::LookForFile;
                     }
                 }
-                State::Refused => return DispatchStep::Refuse(self.refuse()),
+                DispatchState::Refused => return DispatchStep::Refuse(self.refuse()),
             }
         }
     }
 
     fn next_guard(&self) -> Option<u32> {
         let from = match self.state {
-            State::Guards(from) => from,
+            DispatchState::Guards(from) => from,
             _ => 0,
         };
         match self.loaders_path {
@@ -433,14 +435,18 @@ impl LoaderTarget {
         } = name;
         let (route, page) = router
             .page_of(page)
-            .ok_or_else(|| problem(404, "there is no such page"))?;
+            .ok_or_else(|| problem(StatusCode::NOT_FOUND, "there is no such page"))?;
         if page.loader(loader).is_none() {
-            return Err(problem(404, "the page has no such loader"));
+            return Err(problem(
+                StatusCode::NOT_FOUND,
+                "the page has no such loader",
+            ));
         }
         let pattern = router
             .pattern(route)
-            .ok_or_else(|| problem(404, "there is no such page"))?;
-        let mut target = path_of(pattern, params).map_err(|why| problem(400, why))?;
+            .ok_or_else(|| problem(StatusCode::NOT_FOUND, "there is no such page"))?;
+        let mut target =
+            path_of(pattern, params).map_err(|why| problem(StatusCode::BAD_REQUEST, why))?;
         let query = search.trim_start_matches('?');
         if !query.is_empty() {
             target.push('?');
@@ -448,17 +454,24 @@ impl LoaderTarget {
         }
         let target: PathAndQuery = target
             .parse()
-            .map_err(|_| problem(400, "\"search\" is not a query"))?;
-        let path = Path::parse(target.as_str())
-            .map_err(|bad| problem(400, format!("with these parameters {bad}")))?;
+            .map_err(|_| problem(StatusCode::BAD_REQUEST, "\"search\" is not a query"))?;
+        let path = Path::parse(target.as_str()).map_err(|bad| {
+            problem(
+                StatusCode::BAD_REQUEST,
+                format!("with these parameters {bad}"),
+            )
+        })?;
         match router.find("GET", Wants::Other, &path) {
             RouteMatch::Route { index, params, .. } if index == route => Ok(LoaderTarget {
                 route,
                 target: path.target().to_owned(),
                 params,
             }),
-            RouteMatch::Ambiguous => Err(problem(400, AMBIGUOUS)),
-            _ => Err(problem(404, "with these parameters it is another page")),
+            RouteMatch::Ambiguous => Err(problem(StatusCode::BAD_REQUEST, AMBIGUOUS)),
+            _ => Err(problem(
+                StatusCode::NOT_FOUND,
+                "with these parameters it is another page",
+            )),
         }
     }
 }
@@ -476,7 +489,7 @@ fn path_of(pattern: &Pattern, params: &BTreeMap<String, String>) -> Result<Strin
         .map_err(|name| format!("the parameter {name:?} is missing, or empty"))
 }
 
-fn problem(status: u16, message: impl Into<String>) -> HandlerError {
+fn problem(status: StatusCode, message: impl Into<String>) -> HandlerError {
     HandlerError {
         status,
         message: message.into(),

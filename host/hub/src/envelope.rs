@@ -1,12 +1,13 @@
 //! Outcomes of actions as JSON, for clients that ask for it and for the end of a stream.
 
 use crate::page::{ActionOutcome, FormDenial, HandlerError};
+use http::StatusCode;
 use serde_json::{Map, Value, json};
 
 /// Returns the status of an answer that carries the envelope.
-pub fn status(ended: &Result<ActionOutcome, HandlerError>) -> u16 {
+pub fn status(ended: &Result<ActionOutcome, HandlerError>) -> StatusCode {
     match ended {
-        Ok(ActionOutcome::Success { .. } | ActionOutcome::Redirect { .. }) => 200,
+        Ok(ActionOutcome::Success { .. } | ActionOutcome::Redirect { .. }) => StatusCode::OK,
         Ok(ActionOutcome::Deny(denial)) => denial.status,
         Err(problem) => problem.status,
     }
@@ -27,7 +28,7 @@ pub fn encode(ended: &Result<ActionOutcome, HandlerError>) -> String {
             return format!(r#"{{"outcome":"success","stale":{stale},"value":{value}}}"#);
         }
         Ok(ActionOutcome::Redirect { status, location }) => {
-            json!({ "outcome": "redirect", "status": status, "location": location })
+            json!({ "outcome": "redirect", "status": status.as_u16(), "location": location })
         }
         Ok(ActionOutcome::Deny(FormDenial {
             status,
@@ -39,10 +40,10 @@ pub fn encode(ended: &Result<ActionOutcome, HandlerError>) -> String {
                 .iter()
                 .map(|(name, text)| (name.clone(), text.as_str().into()))
                 .collect();
-            json!({ "outcome": "deny", "status": status, "message": message, "errors": errors })
+            json!({ "outcome": "deny", "status": status.as_u16(), "message": message, "errors": errors })
         }
         Err(HandlerError { status, message }) => {
-            json!({ "outcome": "error", "status": status, "message": message })
+            json!({ "outcome": "error", "status": status.as_u16(), "message": message })
         }
     };
     envelope.to_string()

@@ -4,9 +4,10 @@
 use crate::{
     json,
     limits::FORM_FIELDS_MAX,
-    page::{Field, Form, HandlerError, Piece},
+    page::{Field, Form, FormPiece, HandlerError},
 };
 use bytes::Bytes;
+use http::StatusCode;
 use serde::de::IgnoredAny;
 use std::{collections::VecDeque, fmt::Display};
 
@@ -96,7 +97,7 @@ impl WholeForm {
                 others.extend([separator, name, ":", value]);
             } else if action.replace(value).is_some() {
                 return Err(refusal(
-                    400,
+                    StatusCode::BAD_REQUEST,
                     format!("the form has two members {ACTION_FIELD}"),
                 ));
             }
@@ -144,32 +145,38 @@ impl Form for WholeForm {
         self.json.as_deref()
     }
 
-    fn next(&mut self) -> Piece<'_, Field> {
+    fn next(&mut self) -> FormPiece<'_, Field> {
         Box::pin(std::future::ready(Ok(self.next_field())))
     }
 
-    fn read(&mut self) -> Piece<'_, Bytes> {
+    fn read(&mut self) -> FormPiece<'_, Bytes> {
         Box::pin(std::future::ready(Ok(self.take_value())))
     }
 }
 
-fn refusal(status: u16, message: String) -> HandlerError {
+fn refusal(status: StatusCode, message: String) -> HandlerError {
     HandlerError { status, message }
 }
 
 fn not_an_object(why: &dyn Display) -> HandlerError {
-    refusal(400, format!("the form is no JSON object: {why}"))
+    refusal(
+        StatusCode::BAD_REQUEST,
+        format!("the form is no JSON object: {why}"),
+    )
 }
 
 /// Returns the refusal of a form with more than [`FORM_FIELDS_MAX`] fields.
 pub fn too_many_fields() -> HandlerError {
-    refusal(413, format!("more than {FORM_FIELDS_MAX} fields"))
+    refusal(
+        StatusCode::PAYLOAD_TOO_LARGE,
+        format!("more than {FORM_FIELDS_MAX} fields"),
+    )
 }
 
 /// Returns the refusal of a form without a field [`ACTION_FIELD`].
 pub fn no_action() -> HandlerError {
     let text = format!("the form names no action: it needs a field {ACTION_FIELD}");
-    refusal(400, text)
+    refusal(StatusCode::BAD_REQUEST, text)
 }
 
 #[cfg(test)]
@@ -206,7 +213,7 @@ mod tests {
             assert_eq!(
                 read.as_ref()
                     .map(|(action, _)| action.as_str())
-                    .map_err(|refusal| refusal.status),
+                    .map_err(|refusal| refusal.status.as_u16()),
                 expected,
                 "{body}"
             );
@@ -215,7 +222,7 @@ mod tests {
             let body = "__action=buy&".to_owned() + &"a&".repeat(fields);
             WholeForm::read(FormEncoding::UrlEncoded, body.as_bytes())
                 .map(drop)
-                .map_err(|refusal| refusal.status)
+                .map_err(|refusal| refusal.status.as_u16())
         };
         assert!(many(FORM_FIELDS_MAX - 1).is_ok() && many(FORM_FIELDS_MAX).err() == Some(413));
         let json = [

@@ -3,7 +3,8 @@
 //! The hub does no I/O, reads no clock, and does not know wasmtime, hyper or a command line: time
 //! is an argument, a socket is an [`Outbox`] that its owner drains, and guest code is an [`App`].
 //!
-//! - [`app`] is the interface to guest code: the events that an app receives, and faults.
+//! - [`app`] is the interface to guest code: the events that an app receives.
+//! - [`fault`] has the faults of its calls, and counts and logs them.
 //! - [`dispatch`] is the order in which a request is handled.
 //! - [`contract`] checks the answers of an app.
 //! - [`scope`] performs the [`effect`]s of an event: at once, or when a room's event is durable.
@@ -32,6 +33,7 @@ pub mod dispatch;
 pub mod effect;
 pub mod envelope;
 pub mod event;
+pub mod fault;
 pub mod form;
 pub mod hub;
 pub mod json;
@@ -48,12 +50,13 @@ pub mod scope;
 pub mod testing;
 
 pub use app::{
-    ActionRun, App, Body, BodyError, Call, Fault, Frame, LoaderRun, Pages, StreamingResponse,
+    ActionRun, App, BodyError, BodyStream, Call, Frame, LoaderRun, Pages, StreamingResponse,
 };
 pub use budget::Budget;
 pub use counters::Counters;
 pub use effect::{Effect, EffectError, EffectOutcome};
 pub use event::{Accept, CloseEvent, Decision, Pass, Verdict};
+pub use fault::{Fault, FaultContext};
 pub use hub::Hub;
 pub use limits::{LimitError, Limits};
 pub use message::Message;

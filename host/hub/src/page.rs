@@ -2,13 +2,14 @@
 
 use crate::request::Header;
 use bytes::Bytes;
+use http::StatusCode;
 use std::{fmt, future::Future, pin::Pin, time::Duration};
 
 /// Error of a loader or an action, for the client (WIT `pages.problem`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HandlerError {
-    /// Status from 400 to 599.
-    pub status: u16,
+    /// Status from 400 to 599: [`error_status`](crate::contract::error_status).
+    pub status: StatusCode,
     /// Message of one line.
     pub message: String,
 }
@@ -38,8 +39,8 @@ pub enum LoaderState {
 /// A form that was refused (WIT `pages.denial`).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FormDenial {
-    /// Status from 400 to 499.
-    pub status: u16,
+    /// Status from 400 to 499: [`denial_status`](crate::contract::denial_status).
+    pub status: StatusCode,
     /// Message for people.
     pub message: String,
     /// Errors by field.
@@ -62,9 +63,9 @@ pub struct RenderInput {
 impl RenderInput {
     /// Returns the status of the page: that of the refused action, unless the app chose another one
     /// than 200.
-    pub fn status_of(&self, shell: &Shell) -> u16 {
+    pub fn status_of(&self, shell: &Shell) -> StatusCode {
         match &self.denied {
-            Some((_, denial)) if shell.status == 200 => denial.status,
+            Some((_, denial)) if shell.status == StatusCode::OK => denial.status,
             _ => shell.status,
         }
     }
@@ -73,8 +74,8 @@ impl RenderInput {
 /// A rendered page, into which values may still be streamed (WIT `pages.shell`).
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Shell {
-    /// Status from 200 to 599.
-    pub status: u16,
+    /// Status from 200 to 599: [`status`](crate::contract::status).
+    pub status: StatusCode,
     /// Headers of the app.
     pub headers: Vec<Header>,
     /// HTML of the whole page.
@@ -104,8 +105,8 @@ pub enum ActionOutcome {
     },
     /// The client goes to another location.
     Redirect {
-        /// Status: 301, 302, 303, 307 or 308.
-        status: u16,
+        /// Status: 301, 302, 303, 307 or 308: [`redirect_status`](crate::contract::redirect_status).
+        status: StatusCode,
         /// A URL or a part of one.
         location: String,
     },
@@ -148,7 +149,7 @@ impl fmt::Display for FormError {
 impl std::error::Error for FormError {}
 
 /// A piece of a form that is still to come.
-pub type Piece<'a, T> = Pin<Box<dyn Future<Output = Result<Option<T>, FormError>> + Send + 'a>>;
+pub type FormPiece<'a, T> = Pin<Box<dyn Future<Output = Result<Option<T>, FormError>> + Send + 'a>>;
 
 /// A form that is read as it arrives. The host does not buffer the rest, which stays with the
 /// client.
@@ -156,7 +157,7 @@ pub trait Form: Send {
     /// WIT `forms.form.json`.
     fn json(&self) -> Option<&str>;
     /// WIT `forms.form.next`.
-    fn next(&mut self) -> Piece<'_, Field>;
+    fn next(&mut self) -> FormPiece<'_, Field>;
     /// WIT `forms.form.read`.
-    fn read(&mut self) -> Piece<'_, Bytes>;
+    fn read(&mut self) -> FormPiece<'_, Bytes>;
 }

@@ -1,8 +1,15 @@
 //! The head of a request after routing, and a whole response.
 
 use bytes::Bytes;
-use http::{HeaderMap, Method};
-use std::fmt;
+use http::{HeaderMap, Method, StatusCode};
+use std::{
+    fmt,
+    hash::{BuildHasher, RandomState},
+    sync::{
+        LazyLock,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 /// Name and value of a header from an app. The writer checks them before they reach a client.
 pub type Header = (String, Bytes);
@@ -21,6 +28,15 @@ pub(crate) fn headers_weight(headers: &[Header]) -> usize {
 /// Identifies a request in the log and, in the head of a streamed answer, to its client.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RequestId(pub u64);
+
+impl RequestId {
+    /// Returns an id that no other request of this process has.
+    pub fn next() -> RequestId {
+        static NEXT: LazyLock<AtomicU64> =
+            LazyLock::new(|| AtomicU64::new(RandomState::new().hash_one(0)));
+        RequestId(NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+}
 
 impl fmt::Display for RequestId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -106,8 +122,8 @@ impl Request {
 /// A whole response (WIT `types.response`).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Response {
-    /// HTTP status from 200 to 599. Another one is an error of the app.
-    pub status: u16,
+    /// Status from 200 to 599: [`status`](crate::contract::status).
+    pub status: StatusCode,
     /// Headers. Framing and hop-by-hop headers are left out when it is written.
     pub headers: Vec<Header>,
     /// The whole body.

@@ -3,15 +3,16 @@
 mod memory;
 mod suite;
 
-pub use memory::Memory;
+pub use memory::MemoryEngine;
 pub use suite::suite;
 
 use crate::{
     app::{
-        ActionRun, App, Body, Call, Fault, Instance, LoaderRun, Pages, RoomAnswer, RoomEvent,
+        ActionRun, App, BodyStream, Call, Instance, LoaderRun, Pages, RoomAnswer, RoomEvent,
         StreamingResponse,
     },
     event::{Accept, CloseEvent, Decision, Pass, Verdict},
+    fault::Fault,
     message::Message,
     page::{ActionOutcome, ActionStep, Form, HandlerError, LoaderStep, RenderInput, Shell},
     realtime::{connections::Conn, feed::Feed},
@@ -19,6 +20,7 @@ use crate::{
     rooms::transaction::Transaction,
 };
 use bytes::Bytes;
+use http::StatusCode;
 use std::sync::Arc;
 
 type Script<In, Out> = Box<dyn Fn(In) -> Result<Out, Fault> + Send + Sync>;
@@ -39,7 +41,7 @@ pub struct FakeApp {
     /// `handle`: request and body.
     pub handle: Script<(Request, Bytes), Response>,
     /// `stream`: request and body. The returned body is the whole body of the response.
-    pub stream: Box<dyn Fn(Request, Body) -> Result<StreamingResponse, Fault> + Send + Sync>,
+    pub stream: Box<dyn Fn(Request, BodyStream) -> Result<StreamingResponse, Fault> + Send + Sync>,
     /// `upgrade`: request and offered subprotocols.
     pub upgrade: Script<(Request, Vec<String>), Decision>,
     /// True if `on-upgrade` never ends.
@@ -88,14 +90,14 @@ impl Default for FakeApp {
             check: Box::new(|_| Ok(Verdict::Pass(Pass::default()))),
             handle: Box::new(|(request, _)| {
                 Ok(Response {
-                    status: 200,
+                    status: StatusCode::OK,
                     headers: vec![],
                     body: request.path.into(),
                 })
             }),
             stream: Box::new(|_, body| {
                 Ok(StreamingResponse {
-                    status: 200,
+                    status: StatusCode::OK,
                     headers: Default::default(),
                     body,
                 })
@@ -115,7 +117,7 @@ impl Default for FakeApp {
             room: Arc::new(|event, _| {
                 Ok(match event {
                     RoomEvent::Handle(request, _) => RoomAnswer::Response(Response {
-                        status: 200,
+                        status: StatusCode::OK,
                         headers: vec![],
                         body: request.path.into(),
                     }),
@@ -129,7 +131,7 @@ impl Default for FakeApp {
             load: Box::new(|_| Ok(Vec::new())),
             render: Box::new(|(request, _)| {
                 Ok(Shell {
-                    status: 200,
+                    status: StatusCode::OK,
                     headers: vec![],
                     html: request.path,
                 })
@@ -158,7 +160,7 @@ impl App for FakeApp {
         ready((self.handle)((request.clone(), body)))
     }
 
-    fn stream<'a>(&'a self, request: &'a Request, body: Body) -> Call<'a, StreamingResponse> {
+    fn stream<'a>(&'a self, request: &'a Request, body: BodyStream) -> Call<'a, StreamingResponse> {
         ready((self.stream)(request.clone(), body))
     }
 

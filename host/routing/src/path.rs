@@ -354,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_single_meaning_is_no_path() {
+    fn a_text_without_a_single_meaning_is_no_path() {
         for path in [
             "/%", "/%4", "/%zz", "/%ff", "/a/%c3", "/%00", "/%0a", "/%7f", "/%+1", "/a\nb",
         ] {
@@ -372,7 +372,7 @@ mod tests {
     }
 
     #[test]
-    fn reserved_is_what_begins_with_two_underscores() {
+    fn a_first_segment_with_two_underscores_is_reserved() {
         let cases = [
             ("/__x", true),
             ("/__", true),

@@ -352,7 +352,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_guard_covers_what_its_pattern_says() {
+    fn a_guard_covers_the_paths_of_its_pattern() {
         let cases = [
             ("/*", "/", true),
             ("/*", "/a/b", true),
@@ -382,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wildcard_of_another_router_is_refused_with_what_to_write_instead() {
+    fn a_wildcard_of_another_router_is_refused_with_its_correction() {
         let cases = [
             (":id", Some("{id}")),
             (":user-id", Some("{user-id}")),

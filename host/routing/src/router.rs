@@ -36,7 +36,7 @@ use std::{borrow::Cow, collections::HashMap, sync::Arc};
 /// ```
 pub struct Router {
     /// Routes of the manifest, then one for each page.
-    routes: Vec<Entry>,
+    routes: Vec<CompiledRoute>,
     root: Node,
     guards: Vec<GuardPattern>,
     pages: Vec<Page>,
@@ -44,7 +44,7 @@ pub struct Router {
     fallback: Node,
 }
 
-struct Entry {
+struct CompiledRoute {
     route: Arc<Route>,
     pattern: Pattern,
 }
@@ -134,7 +134,7 @@ impl Router {
             &mut self.root
         };
         tree.insert(pattern.segments(), index);
-        self.routes.push(Entry {
+        self.routes.push(CompiledRoute {
             route: Arc::new(route),
             pattern,
         });
@@ -264,7 +264,7 @@ impl Router {
     }
 }
 
-impl Entry {
+impl CompiledRoute {
     /// Returns how well the route fits the method, the lower the better; none if it does not.
     fn rank(&self, method: &str) -> Option<u8> {
         let has = |method: &str| self.route.methods.iter().any(|own| own == method);

@@ -27,7 +27,7 @@ use std::{
 };
 use tidegate_disk::Storage;
 use tidegate_edge::{Server, Swapped, Version};
-use tidegate_hub::{App, Engine, Hub, Now, RoomId, RoomRouter, Rooms, testing::Memory};
+use tidegate_hub::{App, Engine, Hub, Now, RoomId, RoomRouter, Rooms, testing::MemoryEngine};
 use tidegate_routing::{Manifest, Router};
 use tidegate_wasm::{Clock, Compilation, Instances, LoadedApp, Options};
 use tokio::{runtime::Handle, sync::Mutex as AsyncMutex, task::spawn_blocking};
@@ -55,7 +55,7 @@ pub(crate) enum Environment {
     /// The disk, and the system's clock, which this worker reads.
     Real(Handle),
     /// Memory, and a clock that the caller advances.
-    Test(Memory, Clock),
+    Test(MemoryEngine, Clock),
 }
 
 /// Storage and scheduler of rooms: opened with the first version that has rooms.

@@ -5,7 +5,7 @@
 //! and asks the hub's [`Budget`] for the stage. It measures more often while more than half of the
 //! budget is in use.
 //!
-//! States (`Stage`): in `Calm` nothing happens. From `Shed` on, idle instances, rooms and histories
+//! States (`MemoryStage`): in `Calm` nothing happens. From `Shed` on, idle instances, rooms and histories
 //! are dropped, and every thread's allocator returns free pages to the system. From `Refuse` on,
 //! the budget refuses new work. In `Close`, or if work was refused for [`REFUSE_WITHIN`], the
 //! largest consumers are closed, since refusing alone frees nothing while clients keep their
@@ -28,7 +28,7 @@ use std::{
     thread,
     time::{Duration, Instant},
 };
-use tidegate_hub::{Budget, budget::Stage};
+use tidegate_hub::{Budget, budget::MemoryStage};
 use tokio::runtime::Handle;
 
 /// Time between two measurements while less than half of the budget is used.
@@ -102,7 +102,7 @@ struct MemoryMonitor {
     closed: Option<Instant>,
     hurried: Option<Instant>,
     refusing: RefusalClock,
-    logged: Option<(Instant, Stage)>,
+    logged: Option<(Instant, MemoryStage)>,
 }
 
 impl MemoryMonitor {
@@ -115,8 +115,8 @@ impl MemoryMonitor {
         let measured = anonymous(&self.statm).unwrap_or(0);
         let stage = self.budget.look(measured);
         let now = Instant::now();
-        if stage >= Stage::Shed {
-            let is_urgent = stage >= Stage::Refuse;
+        if stage >= MemoryStage::Shed {
+            let is_urgent = stage >= MemoryStage::Refuse;
             if is_due(
                 &mut self.shed,
                 now,
@@ -131,12 +131,12 @@ impl MemoryMonitor {
         let is_relief_due = self
             .refusing
             .is_relief_due(stage, self.budget.refusals(), now);
-        if stage == Stage::Close && is_due(&mut self.closed, now, CLOSE_EVERY) {
+        if stage == MemoryStage::Close && is_due(&mut self.closed, now, CLOSE_EVERY) {
             self.close_largest(self.budget.excess(measured));
         } else if is_relief_due {
             self.close_largest(self.budget.relief());
         }
-        let is_crowded = stage >= Stage::Shed && self.budget.is_crowded();
+        let is_crowded = stage >= MemoryStage::Shed && self.budget.is_crowded();
         if (is_crowded || self.refusing.is_refusing(now))
             && is_due(&mut self.hurried, now, HURRY_EVERY)
         {
@@ -176,20 +176,20 @@ impl MemoryMonitor {
         }
     }
 
-    fn log(&mut self, stage: Stage, measured: usize, now: Instant) {
-        let worst = self.logged.map_or(Stage::Calm, |(_, worst)| worst);
+    fn log(&mut self, stage: MemoryStage, measured: usize, now: Instant) {
+        let worst = self.logged.map_or(MemoryStage::Calm, |(_, worst)| worst);
         let is_old = self.logged.is_none_or(|(at, _)| now >= at + LOG_EVERY);
         if stage <= worst && !is_old {
             return;
         }
         let what = match stage {
-            Stage::Calm => {
+            MemoryStage::Calm => {
                 self.logged = None;
                 return;
             }
-            Stage::Shed => "idle instances and histories are dropped",
-            Stage::Refuse => "new work is refused",
-            Stage::Close => "the largest consumers are closed",
+            MemoryStage::Shed => "idle instances and histories are dropped",
+            MemoryStage::Refuse => "new work is refused",
+            MemoryStage::Close => "the largest consumers are closed",
         };
         self.logged = Some((now, stage));
         let (max, refusals, evictions) = (
@@ -223,10 +223,11 @@ struct RefusalClock {
 impl RefusalClock {
     /// True if the largest consumers should be closed now. `count` is the number of refused
     /// reservations so far.
-    fn is_relief_due(&mut self, stage: Stage, count: u64, now: Instant) -> bool {
+    fn is_relief_due(&mut self, stage: MemoryStage, count: u64, now: Instant) -> bool {
         // In the stage `Calm` enough memory is free: a refused reservation is larger than the
         // budget.
-        let is_refusing = stage >= Stage::Refuse || (stage == Stage::Shed && count != self.count);
+        let is_refusing =
+            stage >= MemoryStage::Refuse || (stage == MemoryStage::Shed && count != self.count);
         self.count = count;
         self.time = match self.time {
             Some((_, last)) if now >= last + RELIEF_EVERY => None,
@@ -302,27 +303,33 @@ mod tests {
     #[test]
     fn a_long_period_of_refusals_is_relieved_once_a_second() {
         let began = Instant::now();
-        let relieved = |looks: &[(u64, Stage, u64)]| {
+        let relieved = |looks: &[(u64, MemoryStage, u64)]| {
             let mut refusing = RefusalClock::default();
-            let due = |(at, stage, count): &(u64, Stage, u64)| {
+            let due = |(at, stage, count): &(u64, MemoryStage, u64)| {
                 refusing
                     .is_relief_due(*stage, *count, began + Duration::from_millis(*at))
                     .then_some(*at)
             };
             looks.iter().filter_map(due).collect::<Vec<u64>>()
         };
-        let every = |step: u64, stage: Stage, refused: u64| {
+        let every = |step: u64, stage: MemoryStage, refused: u64| {
             (0..50)
                 .map(|look| (look * step, stage, look * refused))
                 .collect::<Vec<_>>()
         };
-        assert_eq!(relieved(&every(100, Stage::Refuse, 0)), [2000, 3000, 4000]);
-        assert_eq!(relieved(&every(100, Stage::Shed, 1)), [2100, 3100, 4100]);
-        assert_eq!(relieved(&every(100, Stage::Shed, 0)), [0; 0]);
+        assert_eq!(
+            relieved(&every(100, MemoryStage::Refuse, 0)),
+            [2000, 3000, 4000]
+        );
+        assert_eq!(
+            relieved(&every(100, MemoryStage::Shed, 1)),
+            [2100, 3100, 4100]
+        );
+        assert_eq!(relieved(&every(100, MemoryStage::Shed, 0)), [0; 0]);
         // In the stage `Calm` a refused reservation is larger than the budget.
-        assert_eq!(relieved(&every(100, Stage::Calm, 1)), [0; 0]);
+        assert_eq!(relieved(&every(100, MemoryStage::Calm, 1)), [0; 0]);
         // A second without a refusal ends the period.
-        assert_eq!(relieved(&every(1100, Stage::Shed, 1)), [0; 0]);
+        assert_eq!(relieved(&every(1100, MemoryStage::Shed, 1)), [0; 0]);
     }
 
     #[test]

@@ -40,7 +40,7 @@ use tidegate_edge::{
     Hosts, InProcess,
     client::{ClientError, HttpResponse, WebSocketClient, request},
 };
-use tidegate_hub::{Close, EngineError, Message, Now, Publication, RoomId, testing::Memory};
+use tidegate_hub::{Close, EngineError, Message, Now, Publication, RoomId, testing::MemoryEngine};
 use tidegate_routing::{RouteMatch, Wants};
 use tidegate_wasm::Clock;
 use tokio::{runtime::Runtime, task::yield_now, time::timeout};
@@ -81,7 +81,7 @@ pub(crate) fn play(app: &Path, config: &Config, test: &Test) -> Result<(), StepF
 struct Play {
     app: PathBuf,
     config: Config,
-    memory: Memory,
+    memory: MemoryEngine,
     clock: Clock,
     /// The server. Dropping it stops all its tasks.
     run: TestRun,
@@ -99,7 +99,7 @@ type StepResult<T = ()> = Result<T, String>;
 
 impl Play {
     fn new(app: &Path, config: &Config) -> Result<Play, CommandError> {
-        let (clock, memory) = (Clock::at(BEGIN), Memory::default());
+        let (clock, memory) = (Clock::at(BEGIN), MemoryEngine::default());
         let mut config = config.clone();
         config.app.clock = Some(clock.clone());
         // Requests of a script have no host of their own, and no network reaches this server.
@@ -175,7 +175,7 @@ impl TestRun {
     fn begin(
         app: &Path,
         config: &Config,
-        memory: &Memory,
+        memory: &MemoryEngine,
         clock: &Clock,
     ) -> Result<TestRun, CommandError> {
         let runtime = assemble::runtime()?;

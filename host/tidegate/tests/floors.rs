@@ -423,12 +423,15 @@ struct Source {
 }
 
 impl Source {
-    /// Returns the text without comments and without the tests, which begin at the first
-    /// `#[cfg(test)]` and stand at the end.
+    /// Returns the text without comments and without the tests, which stand at the end or in a
+    /// `tests.rs`.
     fn code(&self) -> String {
+        if self.path.ends_with("tests.rs") {
+            return String::new();
+        }
         let code = self
             .text
-            .split("\n#[cfg(test)]\nmod tests")
+            .split("\n#[cfg(test)]\nmod tests {")
             .next()
             .unwrap_or_default();
         code.lines()

@@ -23,13 +23,15 @@ use std::{
     },
     task::{Context, Poll, Waker, ready},
 };
-use tidegate_hub::{Body, BodyError, Fault, Frame, Hub, Request, RequestId, app::Stream};
+use tidegate_hub::{
+    BodyError, BodyStream, Fault, FaultContext, Frame, Hub, Request, RequestId, app::Stream,
+};
 use tokio::{runtime::Handle, time::timeout};
 use wasmtime_wasi_http::{Error, WasiBody};
 
 /// A client's body for a guest.
 pub(crate) struct IncomingBody {
-    body: Body,
+    body: BodyStream,
     cut_off: CutOff,
 }
 
@@ -38,7 +40,7 @@ pub(crate) struct IncomingBody {
 pub(crate) struct CutOff(Arc<AtomicBool>);
 
 impl IncomingBody {
-    pub(crate) fn new(body: Body) -> IncomingBody {
+    pub(crate) fn new(body: BodyStream) -> IncomingBody {
         IncomingBody {
             body,
             cut_off: CutOff::default(),
@@ -132,10 +134,16 @@ impl AnswerContext {
         }
     }
 
-    /// Logs and counts a fault after the head of the answer.
-    fn report(&self, place: &str, fault: &Fault) {
-        self.hub.counters().faults.add(1);
-        tracing::error!(id = %self.id, request = self.target, route = self.route, "{place}: {fault}");
+    /// Reports a fault after the head of the answer.
+    fn report(&self, event: &str, fault: &Fault) {
+        let context = FaultContext {
+            id: Some(self.id),
+            request: Some(&self.target),
+            route: self.route.as_deref(),
+            event,
+            ..FaultContext::default()
+        };
+        fault.report(self.hub.counters(), context);
     }
 }
 
@@ -257,12 +265,12 @@ impl OutgoingBody {
             (Remainder::End, Ok(())) => self.body = None,
             (_, Err(fault)) if is_whole => {
                 self.body = None;
-                let place = if self.has_left {
+                let event = if self.has_left {
                     "the app failed after its client had left"
                 } else {
                     "the app failed after its answer"
                 };
-                self.origin.report(place, &fault);
+                self.origin.report(event, &fault);
             }
             (Remainder::Nothing, Ok(())) => self.fail(None),
             (Remainder::Error(error), Ok(())) => self.fail(Some(&error)),

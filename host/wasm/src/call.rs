@@ -20,8 +20,8 @@ use crate::{
 use bytes::Bytes;
 use std::{pin::pin, time::Duration};
 use tidegate_hub::{
-    Accept, CloseEvent, Decision, Fault, Feed, FeedEvent, Header, Message, Pass, Request, Response,
-    RoomId, Verdict, page,
+    self as hub, Accept, CloseEvent, Decision, Fault, Feed, FeedEvent, Header, Message, Pass,
+    Request, Response, RoomId, Verdict, page,
 };
 use wasmtime::{
     Result,
@@ -75,7 +75,7 @@ impl GuestInstance {
                 headers: self::headers(pass.headers),
                 context: pass.context,
             }),
-            guard_handler::Verdict::Respond(answer) => Verdict::Answer(response(answer)),
+            guard_handler::Verdict::Respond(answer) => Verdict::Answer(response(answer)?),
         })
     }
 
@@ -83,7 +83,7 @@ impl GuestInstance {
         let headers = contract::headers(request);
         let params = (RequestRef::new(request, &headers), body);
         let (answer,) = call!(self.handle, HandleParams<'_> => (types::Response,), params)?;
-        Ok(response(answer))
+        Ok(response(answer)?)
     }
 
     pub(crate) async fn upgrade(
@@ -104,7 +104,7 @@ impl GuestInstance {
                 room: None,
                 route: None,
             }),
-            websocket_handler::Decision::Reject(answer) => Decision::Reject(response(answer)),
+            websocket_handler::Decision::Reject(answer) => Decision::Reject(response(answer)?),
             websocket_handler::Decision::AcceptThenClose(close) => {
                 Decision::AcceptThenClose(close.code, close.reason)
             }
@@ -159,7 +159,7 @@ impl GuestInstance {
                     opened: None,
                 })
             }
-            Err(answer) => Err(response(answer)),
+            Err(answer) => Err(response(answer)?),
         })
     }
 
@@ -212,7 +212,7 @@ impl GuestInstance {
         let (headers, input) = (contract::headers(request), pages::render_input(view));
         let params = (page, RequestRef::new(request, &headers), &input);
         let (shell,) = call!(self.render, RenderParams<'_> => (wit::Shell,), params)?;
-        Ok(pages::shell(shell))
+        Ok(pages::shell(shell)?)
     }
 
     pub(crate) async fn act(
@@ -241,10 +241,11 @@ fn headers(headers: Vec<types::Header>) -> Vec<Header> {
         .collect()
 }
 
-fn response(response: types::Response) -> Response {
-    Response {
-        status: response.status,
+/// Converts a response. A status that the contract does not allow is a fault.
+fn response(response: types::Response) -> std::result::Result<Response, Fault> {
+    Ok(Response {
+        status: hub::contract::status(response.status)?,
         headers: headers(response.headers),
         body: response.body.into(),
-    }
+    })
 }

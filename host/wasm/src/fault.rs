@@ -8,10 +8,12 @@ use rustix::io::Errno;
 use tidegate_hub::Fault;
 use wasmtime::{PoolConcurrencyLimitError, Store};
 
-/// A trap is for want of memory if memory was denied in the same event.
+/// A value of the guest that the contract does not allow carries its fault. A trap is for want of memory if memory was denied in the same event.
 pub(crate) fn fault(error: &wasmtime::Error, store: &Store<State>) -> Fault {
     if let Some(failure) = &store.data().failure {
         failure.clone()
+    } else if let Some(fault) = error.downcast_ref::<Fault>() {
+        fault.clone()
     } else if error.is::<OverBudget>() {
         Fault::Cpu
     } else if is_full(error) {

@@ -13,8 +13,8 @@ use crate::{
 use bytes::Bytes;
 use std::{pin::Pin, sync::Arc};
 use tidegate_hub::{
-    ActionRun, App, Body, Call, CloseEvent, Conn, Decision, Fault, Feed, Hub, LoaderRun, Message,
-    Pages, Request, Response, StreamingResponse, Verdict, app,
+    ActionRun, App, BodyStream, Call, CloseEvent, Conn, Decision, Fault, Feed, Hub, LoaderRun,
+    Message, Pages, Request, Response, StreamingResponse, Verdict, app,
     page::{Form, RenderInput, Shell},
 };
 
@@ -62,21 +62,13 @@ impl Guest {
         call: impl AsyncFnOnce(&mut GuestInstance) -> wasmtime::Result<T>,
     ) -> Result<T, Fault> {
         self.hub.counters().guest_calls.add(1);
-        let outcome = match self.pool.take(of).await {
-            Ok(mut taken) => {
-                let outcome = taken
-                    .instance
-                    .run(about, self.pool.options().wall_max, call)
-                    .await;
-                if outcome.is_ok() {
-                    taken.give_back();
-                }
-                outcome
-            }
-            Err(fault) => Err(fault),
-        };
-        if outcome.is_err() {
-            self.hub.counters().faults.add(1);
+        let mut taken = self.pool.take(of).await?;
+        let outcome = taken
+            .instance
+            .run(about, self.pool.options().wall_max, call)
+            .await;
+        if outcome.is_ok() {
+            taken.give_back();
         }
         outcome
     }
@@ -95,27 +87,18 @@ impl App for Guest {
         }))
     }
 
-    fn stream<'a>(&'a self, request: &'a Request, body: Body) -> Call<'a, StreamingResponse> {
+    fn stream<'a>(&'a self, request: &'a Request, body: BodyStream) -> Call<'a, StreamingResponse> {
         self.hub.counters().guest_calls.add(1);
         Box::pin(async move {
             let app = (&self.pool, &self.hub);
-            let outcome = match self.pool.interfaces().handler {
+            match self.pool.interfaces().handler {
                 Some(_) => {
                     streamed::stream::<Http03>(app, request, body, self.stream, self.reuse).await
                 }
                 None => {
                     streamed::stream::<Http02>(app, request, body, self.stream, self.reuse).await
                 }
-            };
-            // An answer that breaks the contract is counted by the caller that checks it, as on every
-            // other route.
-            if outcome
-                .as_ref()
-                .is_err_and(|fault| !matches!(fault, Fault::Answer(_)))
-            {
-                self.hub.counters().faults.add(1);
             }
-            outcome
         })
     }
 

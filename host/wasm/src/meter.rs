@@ -11,7 +11,7 @@ use std::{
     task::{Context, Poll},
     time::Duration,
 };
-use tidegate_hub::{Fault, budget::Account};
+use tidegate_hub::{Fault, budget::MemoryAccount};
 use tokio::{
     task::yield_now,
     time::{Sleep, sleep},
@@ -34,14 +34,14 @@ pub(crate) struct CpuMeter {
     /// The guest was made to wait for its next turn, and so did not wait by itself.
     resting: AtomicBool,
     /// Account of the instance's memory; `None` while an app is loaded.
-    account: Option<Arc<Account>>,
+    account: Option<Arc<MemoryAccount>>,
 }
 
 impl CpuMeter {
     pub(crate) fn new(
         now: Arc<AtomicU64>,
         cpu_max: Duration,
-        account: Option<Arc<Account>>,
+        account: Option<Arc<MemoryAccount>>,
     ) -> Arc<CpuMeter> {
         let budget = cpu_max.as_millis().div_ceil(TICK.as_millis()).max(1) as u64;
         let zero = || AtomicU64::new(0);

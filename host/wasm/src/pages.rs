@@ -9,7 +9,7 @@ use crate::{
 };
 use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
 use tidegate_hub::{
-    ActionRun, Call, Fault, Hub, LoaderRun, Request,
+    ActionRun, Call, Fault, FaultContext, Hub, LoaderRun, Request, contract,
     page::{
         self, ActionOutcome, ActionStep, FormDenial, HandlerError, LoaderState, LoaderStep,
         RenderInput, Shell,
@@ -43,17 +43,15 @@ impl GuestRun {
             route: Some(route),
             ..EventContext::default()
         };
-        let outcome = async {
-            let mut taken = pool.take(of).await?;
-            let resource = taken.instance.run(about.clone(), wall_max, call).await?;
-            Ok(GuestRun {
-                rest: Some((taken, resource)),
-                about,
-                wall_max,
-                hub: hub.clone(),
-            })
-        };
-        counted(hub, outcome.await)
+        hub.counters().guest_calls.add(1);
+        let mut taken = pool.take(of).await?;
+        let resource = taken.instance.run(about.clone(), wall_max, call).await?;
+        Ok(GuestRun {
+            rest: Some((taken, resource)),
+            about,
+            wall_max,
+            hub: hub.clone(),
+        })
     }
 
     /// Asks once. After a fault the instance is gone.
@@ -66,24 +64,16 @@ impl GuestRun {
                 "it failed before, and can't be asked again".into(),
             ));
         };
-        let asked = taken
+        self.hub.counters().guest_calls.add(1);
+        let value = taken
             .instance
             .run(self.about.clone(), self.wall_max, async |instance| {
                 call(instance, resource).await
             })
-            .await;
-        let value = counted(&self.hub, asked)?;
+            .await?;
         self.rest = Some((taken, resource));
         Ok(value)
     }
-}
-
-fn counted<T>(hub: &Hub, outcome: Result<T, Fault>) -> Result<T, Fault> {
-    hub.counters().guest_calls.add(1);
-    if outcome.is_err() {
-        hub.counters().faults.add(1);
-    }
-    outcome
 }
 
 /// The guest's destructor runs as an event of its own, so a loader releases its resources when its client leaves. It counts as work after
@@ -115,9 +105,16 @@ async fn end(
     let end = async |instance: &mut GuestInstance| {
         resource.resource_drop_async(&mut instance.store).await
     };
-    match counted(&hub, taken.instance.run(about, wall_max, end).await) {
+    hub.counters().guest_calls.add(1);
+    match taken.instance.run(about, wall_max, end).await {
         Ok(()) => taken.give_back(),
-        Err(fault) => tracing::error!("a loader or an action failed when it was dropped: {fault}"),
+        Err(fault) => {
+            let context = FaultContext {
+                event: "a loader or an action failed when it was dropped",
+                ..FaultContext::default()
+            };
+            fault.report(hub.counters(), context);
+        }
     }
 }
 
@@ -160,6 +157,7 @@ impl LoaderRun for LoaderInstance {
     fn next(&mut self) -> Call<'_, Result<LoaderStep, HandlerError>> {
         Box::pin(async {
             if let Some((taken, loader)) = self.running.rest.take() {
+                self.running.hub.counters().guest_calls.add(1);
                 self.asked = Some((
                     Box::pin(ask(
                         taken,
@@ -177,13 +175,13 @@ impl LoaderRun for LoaderInstance {
             };
             let ((step, taken), loader) = (asked.await, *loader);
             self.asked = None;
-            let step = counted(&self.running.hub, step)?;
+            let step = step?;
             self.running.rest = Some((taken, loader));
             Ok(match step {
                 Ok(wit::LoaderStep::Value(json)) => Ok(LoaderStep::Value(json)),
                 Ok(wit::LoaderStep::Later(ms)) => Ok(LoaderStep::Later(later(ms))),
                 Ok(wit::LoaderStep::End) => Ok(LoaderStep::End),
-                Err(error) => Err(handler_error(error)),
+                Err(error) => Err(handler_error(error)?),
             })
         })
     }
@@ -203,7 +201,10 @@ impl Drop for LoaderInstance {
         runtime.spawn(async move {
             match timeout(hub.limits().after_answer_max, asked).await {
                 Ok((Ok(_), taken)) => end(taken, loader, about, wall_max, hub).await,
-                Ok((Err(fault), _)) => _ = counted::<()>(&hub, Err(fault)),
+                // Its caller has given the call up, perhaps with a fault of its own.
+                Ok((Err(fault), _)) => {
+                    tracing::warn!("a loader whose client left failed: {fault}");
+                }
                 Err(_) => tracing::warn!(
                     "a loader whose client left had no end in time: its instance is dropped"
                 ),
@@ -224,8 +225,8 @@ impl ActionRun for ActionInstance {
             Ok(match update {
                 wit::ActionStep::Progress(json) => ActionStep::Progress(json),
                 wit::ActionStep::Later(ms) => ActionStep::Later(later(ms)),
-                wit::ActionStep::Done(Ok(outcome)) => ActionStep::Done(Ok(self::outcome(outcome))),
-                wit::ActionStep::Done(Err(error)) => ActionStep::Done(Err(handler_error(error))),
+                wit::ActionStep::Done(Ok(outcome)) => ActionStep::Done(Ok(self::outcome(outcome)?)),
+                wit::ActionStep::Done(Err(error)) => ActionStep::Done(Err(handler_error(error)?)),
             })
         })
     }
@@ -268,21 +269,21 @@ fn later(ms: u32) -> Duration {
     Duration::from_millis(ms.into()).max(LATER_MIN)
 }
 
-fn handler_error(error: types::HandlerError) -> HandlerError {
-    HandlerError {
-        status: error.status,
+fn handler_error(error: types::HandlerError) -> Result<HandlerError, Fault> {
+    Ok(HandlerError {
+        status: contract::error_status(error.status)?,
         message: error.message,
-    }
+    })
 }
 
-fn outcome(outcome: wit::ActionOutcome) -> ActionOutcome {
-    match outcome {
+fn outcome(outcome: wit::ActionOutcome) -> Result<ActionOutcome, Fault> {
+    Ok(match outcome {
         wit::ActionOutcome::Success(success) => ActionOutcome::Success {
             value: success.value,
             stale: success.stale_loaders,
         },
         wit::ActionOutcome::Redirect(redirect) => ActionOutcome::Redirect {
-            status: redirect.status,
+            status: contract::redirect_status(redirect.status)?,
             location: redirect.location,
         },
         wit::ActionOutcome::Deny(wit::FormDenial {
@@ -291,12 +292,12 @@ fn outcome(outcome: wit::ActionOutcome) -> ActionOutcome {
             errors,
             values,
         }) => ActionOutcome::Deny(FormDenial {
-            status,
+            status: contract::denial_status(status)?,
             message,
             errors,
             values,
         }),
-    }
+    })
 }
 
 /// Converts a view to the contract's type.
@@ -306,7 +307,7 @@ pub(crate) fn render_input(view: &RenderInput) -> wit::RenderInput {
             LoaderState::Value(json) => wit::LoaderState::Value(json.clone()),
             LoaderState::Failed(HandlerError { status, message }) => {
                 wit::LoaderState::Failed(types::HandlerError {
-                    status: *status,
+                    status: status.as_u16(),
                     message: message.clone(),
                 })
             }
@@ -324,7 +325,7 @@ pub(crate) fn render_input(view: &RenderInput) -> wit::RenderInput {
         wit::DeniedAction {
             name: action,
             denial: wit::FormDenial {
-                status,
+                status: status.as_u16(),
                 message,
                 errors,
                 values,
@@ -338,16 +339,16 @@ pub(crate) fn render_input(view: &RenderInput) -> wit::RenderInput {
     }
 }
 
-pub(crate) fn shell(shell: wit::Shell) -> Shell {
+pub(crate) fn shell(shell: wit::Shell) -> Result<Shell, Fault> {
     let headers = shell
         .headers
         .into_iter()
         .map(|(name, value)| (name, value.into()));
-    Shell {
-        status: shell.status,
+    Ok(Shell {
+        status: contract::status(shell.status)?,
         headers: headers.collect(),
         html: shell.html,
-    }
+    })
 }
 
 fn first_value(value: wit::FirstValue) -> FirstValue {

@@ -24,7 +24,7 @@ use std::{
 };
 use tidegate_hub::{
     Fault, Hub,
-    budget::{self, OutOfMemory},
+    budget::{MemoryAccount, OutOfMemory},
 };
 use tidegate_routing::Manifest;
 use tokio::time::{Instant, sleep};
@@ -365,7 +365,7 @@ impl Pool {
         let reserved = self
             .hub
             .as_ref()
-            .map(|hub| budget::Account::new(hub.budget()));
+            .map(|hub| MemoryAccount::new(hub.budget()));
         let meter = CpuMeter::new(
             self.runtime.now.clone(),
             self.options.cpu_max,

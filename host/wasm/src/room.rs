@@ -92,9 +92,6 @@ impl app::Instance for RoomGuest {
             let outcome = self.event(event, transaction).await;
             // The transaction is the event's: nothing of the instance has it any longer.
             self.instance.store.data_mut().scope = None;
-            if outcome.is_err() {
-                self.hub.counters().faults.add(1);
-            }
             outcome
         })
     }

@@ -18,7 +18,7 @@ use std::{
 };
 use tidegate_hub::{
     Conn, Fault, Hub, Scope,
-    budget::{self, INSTANCE_FREE_BYTES, Kind, OutOfMemory, Share},
+    budget::{INSTANCE_FREE_BYTES, MemoryAccount, MemoryKind, OutOfMemory, Share},
 };
 use tidegate_routing::Manifest;
 use tokio::time::{Instant, sleep};
@@ -69,7 +69,7 @@ impl State {
         output: &Arc<AppOutput>,
         hub: Option<Arc<Hub>>,
         manifest: Option<Arc<Manifest>>,
-        (account, reserved): (Arc<InstanceAccount>, Option<(Arc<budget::Account>, usize)>),
+        (account, reserved): (Arc<InstanceAccount>, Option<(Arc<MemoryAccount>, usize)>),
         meter: Arc<CpuMeter>,
     ) -> wasmtime::Result<State> {
         let mut table = ResourceTable::new();
@@ -217,10 +217,10 @@ pub(crate) struct Reservations {
 
 impl Reservations {
     /// `handed_over_max`: bytes that one call may hand over.
-    fn new(account: &Arc<budget::Account>, handed_over_max: usize) -> Reservations {
+    fn new(account: &Arc<MemoryAccount>, handed_over_max: usize) -> Reservations {
         Reservations {
-            memory: Share::new(account, Kind::Instance),
-            handed_over: Share::new(account, Kind::HandOver),
+            memory: Share::new(account, MemoryKind::Instance),
+            handed_over: Share::new(account, MemoryKind::HandOver),
             handed_over_max,
         }
     }
@@ -395,7 +395,7 @@ mod tests {
             growing: 0,
             table_entries: 0,
             account: InstanceAccount::new(1),
-            shares: Some(Reservations::new(&budget::Account::new(&budget), MIB)),
+            shares: Some(Reservations::new(&MemoryAccount::new(&budget), MIB)),
         };
         // Bytes before and after, whether a call runs, and whether it waits.
         let cases = [

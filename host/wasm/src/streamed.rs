@@ -19,7 +19,7 @@ use std::{
     sync::Arc,
     task::Poll,
 };
-use tidegate_hub::{Body, Fault, Hub, Request, StreamingResponse};
+use tidegate_hub::{BodyStream, Fault, Hub, Request, StreamingResponse, contract};
 use tokio::{sync::oneshot, time::timeout};
 use wasmtime_wasi_http::WasiBody;
 
@@ -45,7 +45,7 @@ pub(crate) trait HttpVersion: 'static {
 pub(crate) async fn stream<V: HttpVersion>(
     (pool, hub): (&Arc<Pool>, &Arc<Hub>),
     head: &Request,
-    body: Body,
+    body: BodyStream,
     of: Use,
     reuse: bool,
 ) -> Result<StreamingResponse, Fault> {
@@ -119,13 +119,14 @@ async fn begin<E: Debug>(
         Err(_) => Err(Fault::Wall),
         Ok(Some(Ok(response))) => {
             let (parts, body) = response.into_parts();
+            let status = contract::status(parts.status.as_u16())?;
             let outgoing = OutgoingBody::new(body, parts.status, promised(&parts.headers)?, origin);
             let outgoing = match ended {
                 None => outgoing.with_rest(call),
                 Some(ended) => outgoing.settle(ended),
             };
             Ok(StreamingResponse {
-                status: parts.status.as_u16(),
+                status,
                 headers: parts.headers,
                 body: Box::pin(Reader::new(outgoing)),
             })

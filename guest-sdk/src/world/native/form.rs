@@ -5,7 +5,7 @@ use std::{
     pin::pin,
     task::{Context, Poll, Waker},
 };
-use tidegate_hub::page::{self, FormError, Piece};
+use tidegate_hub::page::{self, FormError, FormPiece};
 
 pub(crate) struct Form(pub(crate) Box<dyn page::Form>);
 
@@ -29,7 +29,7 @@ impl Form {
 }
 
 /// Returns a piece of a form, which is in memory.
-fn take<T>(piece: Piece<'_, T>) -> Result<Option<T>> {
+fn take<T>(piece: FormPiece<'_, T>) -> Result<Option<T>> {
     match pin!(piece).poll(&mut Context::from_waker(Waker::noop())) {
         Poll::Ready(piece) => piece.map_err(error),
         Poll::Pending => unreachable!("a test's form is in memory"),

@@ -5,26 +5,20 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Response, StatusCode, header, response::Parts};
 use http_body::SizeHint;
 use std::{
-    hash::{BuildHasher, RandomState},
     io,
     pin::Pin,
-    sync::{
-        LazyLock,
-        atomic::{AtomicU64, Ordering},
-    },
     task::{Context, Poll},
 };
-use tidegate_hub::{self as hub, Conn, Fault, Frame, RequestId, contract};
-use tracing::field::display;
+use tidegate_hub::{self as hub, Fault, Frame, RequestId, contract};
 
 /// The body of an answer.
 pub(crate) enum AnswerBody {
     /// One piece of bytes, or no content.
     Whole(Option<Bytes>),
     /// A stream at the app's pace.
-    Stream(hub::Body),
+    Stream(hub::BodyStream),
     /// A feed or a page, which lasts long: see `held`.
-    Held(hub::Body, HeldKind),
+    Held(hub::BodyStream, HeldKind),
     /// A file from the asset directory, with the seat of its descriptor.
     File { file: Box<FileBody>, _seat: Seat },
 }
@@ -50,7 +44,7 @@ pub(crate) enum HeldFraming {
 /// An answer that is written without hyper.
 pub(crate) struct HeldAnswer {
     pub(crate) parts: Parts,
-    pub(crate) body: hub::Body,
+    pub(crate) body: hub::BodyStream,
     pub(crate) kind: HeldKind,
     pub(crate) framing: HeldFraming,
     /// True if the connection may serve another request after it.
@@ -157,10 +151,9 @@ pub(crate) const NO_SEAT: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-
 
 /// Converts a whole response from the app.
 pub(crate) fn from_app(response: hub::Response) -> Result<HttpAnswer, Fault> {
-    let status = contract::check_status(response.status)?;
     let body = (!response.body.is_empty()).then_some(response.body);
     let mut answer = Response::new(AnswerBody::Whole(body));
-    *answer.status_mut() = status;
+    *answer.status_mut() = response.status;
     contract::append_headers(answer.headers_mut(), response.headers)?;
     Ok(answer)
 }
@@ -175,7 +168,7 @@ pub(crate) fn from_stream(
     accepts_trailers: bool,
 ) -> Result<HttpAnswer, Fault> {
     let mut answer = Response::new(AnswerBody::Stream(streamed.body));
-    *answer.status_mut() = contract::check_status(streamed.status)?;
+    *answer.status_mut() = streamed.status;
     *answer.headers_mut() = streamed.headers;
     let headers = answer.headers_mut();
     // The length that the app promised stays: the host enforces it on the body.
@@ -208,20 +201,9 @@ pub(crate) fn out_of_memory() -> HttpAnswer {
 /// Log target of requests and connections; events have the level `debug`.
 pub(crate) const ACCESS: &str = "access";
 
-/// Context of an event, for the log.
-#[derive(Clone, Copy, Default)]
-pub(crate) struct LogContext<'a> {
-    /// Path and query.
-    pub(crate) request: Option<&'a str>,
-    /// Pattern of the route.
-    pub(crate) route: Option<&'a str>,
-    pub(crate) conn: Option<&'a Conn>,
-}
-
-/// Returns the client's answer for a fault: no text of the fault, but an id that leads to it in the
-/// log.
-pub(crate) fn from_fault(fault: &Fault, context: LogContext<'_>) -> HttpAnswer {
-    let id = log_fault(fault, context);
+/// Returns the client's answer for a fault: no text of the fault, but the id under which the log
+/// has it.
+pub(crate) fn from_fault(fault: &Fault, id: RequestId) -> HttpAnswer {
     match fault {
         // A full host closes the connections of refused clients.
         Fault::Busy => with_close(later(&format!("busy, try again shortly (id {id})"), 1)),
@@ -257,32 +239,6 @@ pub(crate) fn later(told: &str, seconds: u64) -> HttpAnswer {
     answer
 }
 
-/// Writes the whole fault to the log and returns its id there.
-pub(crate) fn log_fault(
-    fault: &Fault,
-    LogContext {
-        request,
-        route,
-        conn,
-    }: LogContext<'_>,
-) -> String {
-    let id = next_id().to_string();
-    let route = route.or_else(|| Some(conn?.route()?.pattern.as_str()));
-    let (connection, room) = (
-        conn.map(|conn| display(conn.id())),
-        conn.and_then(Conn::room).map(display),
-    );
-    tracing::error!(id, request, route, connection, room, "{fault}");
-    id
-}
-
-/// Returns an id that no other request of this server has.
-pub(crate) fn next_id() -> RequestId {
-    static NEXT: LazyLock<AtomicU64> =
-        LazyLock::new(|| AtomicU64::new(RandomState::new().hash_one(0)));
-    RequestId(NEXT.fetch_add(1, Ordering::Relaxed))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -300,7 +256,7 @@ mod tests {
             Fault::Storage("secret".into()),
             Fault::Unavailable("secret".into()),
         ] {
-            let answer = from_fault(&fault, LogContext::default());
+            let answer = from_fault(&fault, RequestId::next());
             let AnswerBody::Whole(Some(body)) = answer.body() else {
                 panic!("no body")
             };

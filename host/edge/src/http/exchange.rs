@@ -24,7 +24,7 @@ use crate::{
     dev,
     drain::DrainGuard,
     files,
-    http::answer::{self, ACCESS, AnswerBody, HttpAnswer, LogContext},
+    http::answer::{self, ACCESS, AnswerBody, HttpAnswer},
     http::connection_state::ConnectionState,
     http::refusal::{RequestRefusal, refuse},
     http::request_body::RequestBody,
@@ -45,10 +45,10 @@ use std::{
     time::Instant,
 };
 use tidegate_hub::{
-    Fault, Header, Pass, Request, RequestId, Verdict,
+    Fault, FaultContext, Header, Pass, Request, RequestId, Verdict,
     budget::{OutOfMemory, Share},
     contract,
-    dispatch::{AdmissionStep, Destination, Dispatch, DispatchStep, HostRefusal, RequestFacts},
+    dispatch::{AdmissionStep, Dispatch, DispatchStep, HostRefusal, MatchedRoute, RequestFacts},
 };
 use tidegate_routing::{BadPath, Path};
 use tokio::time::timeout;
@@ -76,7 +76,7 @@ struct AdmittedRequest<'a> {
     path: &'a Path<'a>,
     head: Request,
     responder: Responder<'a>,
-    context: LogContext<'a>,
+    context: FaultContext<'a>,
 }
 
 /// The part that answers a request after its guards.
@@ -230,10 +230,10 @@ impl Exchange {
                 },
             }
         }
-        let context = LogContext {
+        let context = FaultContext {
             request: Some(path.target()),
             route: dispatch.pattern(),
-            conn: None,
+            ..FaultContext::default()
         };
         let (parts, body) = request.into_parts();
         let is_upgrade = opening.is_some();
@@ -287,7 +287,7 @@ impl Exchange {
                         break Ok(file);
                     }
                 }
-                DispatchStep::Respond(Destination {
+                DispatchStep::Respond(MatchedRoute {
                     route,
                     target,
                     params,
@@ -339,13 +339,12 @@ impl Exchange {
     async fn decide_in_time(
         &self,
         decide: Pin<&mut impl Future<Output = HttpAnswer>>,
-        context: LogContext<'_>,
+        context: FaultContext<'_>,
     ) -> HttpAnswer {
         match timeout(self.server.hub.limits().upgrade_within, decide).await {
             Ok(answer) => answer,
             Err(_) => {
-                self.server.hub.counters().faults.add(1);
-                let id = answer::log_fault(&Fault::Wall, context);
+                let id = Fault::Wall.report(self.server.hub.counters(), context);
                 answer::text(
                     StatusCode::SERVICE_UNAVAILABLE,
                     &format!("the app took too long to decide (id {id})"),
@@ -354,13 +353,10 @@ impl Exchange {
         }
     }
 
-    /// Answers a fault. The fault of a call was counted where the call ended; an answer that
-    /// violates the contract is detected here.
-    fn answer_fault(&self, fault: &Fault, context: LogContext<'_>) -> HttpAnswer {
-        if matches!(fault, Fault::Answer(_)) {
-            self.server.hub.counters().faults.add(1);
-        }
-        let masked = answer::from_fault(fault, context);
+    /// Reports a fault and answers it.
+    fn answer_fault(&self, fault: &Fault, context: FaultContext<'_>) -> HttpAnswer {
+        let id = fault.report(self.server.hub.counters(), context);
+        let masked = answer::from_fault(fault, id);
         if self.server.config.dev.is_some() {
             dev::show_fault(fault, &masked)
         } else {
@@ -372,7 +368,7 @@ impl Exchange {
         &self,
         mut answer: HttpAnswer,
         added: Vec<Header>,
-        context: LogContext<'_>,
+        context: FaultContext<'_>,
     ) -> HttpAnswer {
         match contract::append_headers(answer.headers_mut(), added) {
             Ok(()) => answer,

@@ -237,7 +237,7 @@ impl ReadAhead {
 
 async fn next(
     io: &mut impl ClientSocket,
-    body: &mut app::Body,
+    body: &mut app::BodyStream,
     has_more: bool,
     read_ahead: &mut ReadAhead,
 ) -> HeldEvent {

@@ -73,8 +73,7 @@ impl From<handshake::HandshakeRefusal> for RequestRefusal {
 pub(crate) fn refuse(refusal: impl Into<RequestRefusal>) -> HttpAnswer {
     match refusal.into() {
         RequestRefusal::Dispatch(refusal) => {
-            let status = StatusCode::from_u16(refusal.status()).expect("a status of the hub");
-            let mut answer = answer::text(status, &refusal.text());
+            let mut answer = answer::text(refusal.status(), &refusal.text());
             if let Some(allow) = refusal.allow() {
                 let allow =
                     HeaderValue::from_str(&allow).expect("the rules let only method names pass");

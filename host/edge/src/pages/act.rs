@@ -103,17 +103,11 @@ pub(crate) async fn act(
             Ok(ActionOutcome::Success { .. }) => {
                 redirect(StatusCode::SEE_OTHER, &page_request.request.path)
             }
-            Ok(ActionOutcome::Redirect { status, location }) => redirect(
-                StatusCode::from_u16(status).expect("a checked status"),
-                &location,
-            ),
+            Ok(ActionOutcome::Redirect { status, location }) => redirect(status, &location),
             Ok(ActionOutcome::Deny(denial)) => {
                 show::show(page_request, Some((action, denial))).await
             }
-            Err(HandlerError { status, message }) => Ok(answer::text(
-                StatusCode::from_u16(status).expect("a checked status"),
-                &message,
-            )),
+            Err(HandlerError { status, message }) => Ok(answer::text(status, &message)),
         },
     }
 }
@@ -126,10 +120,7 @@ async fn read_form(
 ) -> Result<(String, FormReader), HttpAnswer> {
     let refuse = |refusal| match refusal {
         FormRefusal::NoMemory => answer::out_of_memory(),
-        FormRefusal::Invalid(status, text) => answer::text(
-            StatusCode::from_u16(status).expect("a status of ours"),
-            &text,
-        ),
+        FormRefusal::Invalid(status, text) => answer::text(status, &text),
     };
     let kind = FormKind::of(&page_request.request.headers).map_err(refuse)?;
     let limits = page_request.context.server.hub.limits();
@@ -225,7 +216,9 @@ impl RunningAction {
         ended: Result<ActionOutcome, HandlerError>,
         bytes_max: usize,
     ) -> Result<Result<ActionOutcome, HandlerError>, Fault> {
-        contract::check_end(&ended, self.context.page().1, bytes_max)?;
+        if let Ok(outcome) = &ended {
+            contract::check_outcome(outcome, self.context.page().1, bytes_max)?;
+        }
         Ok(match ended {
             Ok(ActionOutcome::Success { value, stale }) => Ok(ActionOutcome::Success {
                 value: json::checked(value, bytes_max)?,
@@ -256,8 +249,7 @@ fn encode_outcome(context: &PageContext, result: ActionResult) -> (StatusCode, S
             message: context.report_fault(&fault),
         })
     });
-    let status = StatusCode::from_u16(envelope::status(&ended)).expect("a checked status");
-    (status, envelope::encode(&ended))
+    (envelope::status(&ended), envelope::encode(&ended))
 }
 
 /// Returns a stream of each progress as an event, then the outcome.

@@ -19,6 +19,7 @@ use super::{
 };
 use crate::http::request_body::RequestBody;
 use bytes::Bytes;
+use http::StatusCode;
 use http_body::Body as _;
 use std::{
     collections::VecDeque,
@@ -31,7 +32,7 @@ use tidegate_hub::{
     budget::{OutOfMemory, Share},
     form::{self, ACTION_FIELD, FIELD_BYTES, FormEncoding, WholeForm},
     limits::{FORM_BEGUN_BYTES, FORM_FIELDS_MAX},
-    page::{self, Field, FormError, HandlerError, Piece},
+    page::{self, Field, FormError, FormPiece, HandlerError},
 };
 use tokio::time::{Instant, timeout_at};
 
@@ -42,12 +43,12 @@ const WHOLE_FACTOR: usize = 2;
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum FormRefusal {
     /// Status and text for the client.
-    Invalid(u16, String),
+    Invalid(StatusCode, String),
     /// The server is short of memory.
     NoMemory,
 }
 
-fn refusal(status: u16, text: impl Into<String>) -> FormRefusal {
+fn refusal(status: StatusCode, text: impl Into<String>) -> FormRefusal {
     FormRefusal::Invalid(status, text.into())
 }
 
@@ -69,11 +70,11 @@ impl From<HandlerError> for FormRefusal {
     }
 }
 
-fn status(error: FormError) -> u16 {
+fn status(error: FormError) -> StatusCode {
     match error {
-        FormError::Broken => 400,
-        FormError::TooLarge => 413,
-        FormError::TooSlow => 408,
+        FormError::Broken => StatusCode::BAD_REQUEST,
+        FormError::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+        FormError::TooSlow => StatusCode::REQUEST_TIMEOUT,
     }
 }
 
@@ -98,13 +99,13 @@ impl FormKind {
                     .and_then(|value| part::boundary(value.as_bytes()));
                 boundary.map(FormKind::Multipart).ok_or_else(|| {
                     refusal(
-                        400,
+                        StatusCode::BAD_REQUEST,
                         "the content type has no valid boundary (RFC 2046 section 5.1.1)",
                     )
                 })
             }
             _ => Err(refusal(
-                415,
+                StatusCode::UNSUPPORTED_MEDIA_TYPE,
                 "a form is multipart/form-data, application/x-www-form-urlencoded or application/json",
             )),
         }
@@ -152,7 +153,7 @@ pub(super) async fn read_parts(
         }
         if held > limits.held_max {
             return Err(refusal(
-                413,
+                StatusCode::PAYLOAD_TOO_LARGE,
                 format!(
                     "put the field {ACTION_FIELD} before files: {} bytes came before it",
                     limits.held_max
@@ -226,7 +227,7 @@ impl page::Form for FormReader {
         page::Form::json(&self.buffered)
     }
 
-    fn next(&mut self) -> Piece<'_, Field> {
+    fn next(&mut self) -> FormPiece<'_, Field> {
         Box::pin(async {
             if let Some(field) = self.buffered.next_field() {
                 return Ok(Some(field));
@@ -243,7 +244,7 @@ impl page::Form for FormReader {
         })
     }
 
-    fn read(&mut self) -> Piece<'_, Bytes> {
+    fn read(&mut self) -> FormPiece<'_, Bytes> {
         Box::pin(async {
             match &mut self.remaining {
                 Some(remaining) if !self.buffered.is_in_field() => remaining.read_value().await,
@@ -326,19 +327,19 @@ mod tests {
     use super::*;
     use tidegate_hub::{
         Budget,
-        budget::{Account, Kind as Purpose},
+        budget::{MemoryAccount, MemoryKind},
     };
 
     fn share_of(bytes_max: usize) -> Share {
         Share::new(
-            &Account::new(&Arc::new(Budget::new(bytes_max))),
-            Purpose::Request,
+            &MemoryAccount::new(&Arc::new(Budget::new(bytes_max))),
+            MemoryKind::Request,
         )
     }
 
     fn status(refused: &FormRefusal) -> u16 {
         match refused {
-            FormRefusal::Invalid(status, _) => *status,
+            FormRefusal::Invalid(status, _) => status.as_u16(),
             FormRefusal::NoMemory => 503,
         }
     }

@@ -41,7 +41,8 @@ pub(super) fn for_script(json: &str) -> String {
 
 /// Returns `{"error":{"status":504,"message":"it took too long"}}`.
 pub(super) fn error(problem: &HandlerError) -> String {
-    json!({ "error": { "status": problem.status, "message": problem.message } }).to_string()
+    json!({ "error": { "status": problem.status.as_u16(), "message": problem.message } })
+        .to_string()
 }
 
 #[cfg(test)]

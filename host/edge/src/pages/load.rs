@@ -56,12 +56,15 @@ struct LoaderCall {
 /// Returns the requested format, before the body is read.
 pub(crate) fn requested_format(headers: &HeaderMap) -> Result<ValueFormat, HandlerError> {
     if media::content_type(headers).as_deref() != Some("application/json") {
-        return Err(refusal(415, "send the loader's name as application/json"));
+        return Err(refusal(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "send the loader's name as application/json",
+        ));
     }
     let format = media::pick(headers, &VALUE_FORMATS);
     format.ok_or_else(|| {
         refusal(
-            406,
+            StatusCode::NOT_ACCEPTABLE,
             "a loader gives application/json, text/event-stream or application/x-ndjson",
         )
     })
@@ -74,7 +77,7 @@ pub(crate) fn read_call(
 ) -> Result<(String, LoaderTarget), HandlerError> {
     let call: LoaderCall = serde_json::from_slice(body).map_err(|error| {
         refusal(
-            400,
+            StatusCode::BAD_REQUEST,
             &format!("{error}: send {{\"page\":\"/products/{{id}}\",\"loader\":\"stock\",\"params\":{{\"id\":\"7\"}},\"search\":\"\"}}"),
         )
     })?;
@@ -170,7 +173,7 @@ fn encode_event(format: ValueFormat, event: &LoaderEvent) -> Bytes {
         LoaderEvent::TimedOut => ("timeout", "{}".into()),
         LoaderEvent::Failed(HandlerError { status, message }) => (
             "error",
-            serde_json::json!({ "status": status, "message": message }).to_string(),
+            serde_json::json!({ "status": status.as_u16(), "message": message }).to_string(),
         ),
     };
     match format {
@@ -181,7 +184,7 @@ fn encode_event(format: ValueFormat, event: &LoaderEvent) -> Bytes {
     }
 }
 
-fn refusal(status: u16, message: &str) -> HandlerError {
+fn refusal(status: StatusCode, message: &str) -> HandlerError {
     HandlerError {
         status,
         message: message.to_owned(),
@@ -191,7 +194,7 @@ fn refusal(status: u16, message: &str) -> HandlerError {
 /// Returns a refusal, either the host's or a loader's.
 pub(crate) fn refuse(problem: &HandlerError) -> HttpAnswer {
     whole_answer(
-        StatusCode::from_u16(problem.status).expect("a checked status"),
+        problem.status,
         "application/json",
         json::error(problem) + "\n",
     )

@@ -11,6 +11,7 @@
 //! limit of a message. A fault goes to the log, and the client receives an error without its text.
 
 use super::{PageContext, PageRequest, json};
+use http::StatusCode;
 use std::{
     future::Future,
     pin::Pin,
@@ -19,7 +20,7 @@ use std::{
     time::Duration,
 };
 use tidegate_hub::{
-    Fault, LoaderRun, Request, contract,
+    Fault, LoaderRun, Request,
     page::{HandlerError, LoaderStep},
 };
 use tidegate_routing::LoaderInfo;
@@ -42,7 +43,7 @@ impl LoaderEvent {
     /// Returns the event of a loader that continues when the server shuts down.
     pub(super) fn shutdown() -> LoaderEvent {
         LoaderEvent::Failed(HandlerError {
-            status: 503,
+            status: StatusCode::SERVICE_UNAVAILABLE,
             message: "the server is going away".into(),
         })
     }
@@ -53,7 +54,7 @@ impl LoaderEvent {
             LoaderEvent::Value(_) | LoaderEvent::End => None,
             LoaderEvent::Failed(problem) => Some(problem.clone()),
             LoaderEvent::TimedOut => Some(HandlerError {
-                status: 504,
+                status: StatusCode::GATEWAY_TIMEOUT,
                 message: "it took too long".into(),
             }),
         }
@@ -162,7 +163,7 @@ impl RunningLoader {
                         return Poll::Ready(LoaderEvent::End);
                     }
                     Poll::Ready(Ok((_, Err(problem)))) => {
-                        return Poll::Ready(handler_error(&self.context, problem));
+                        return Poll::Ready(LoaderEvent::Failed(problem));
                     }
                     Poll::Ready(Err(fault)) => {
                         return Poll::Ready(fault_event(&self.context, &fault));
@@ -259,27 +260,13 @@ fn in_time(
     }
 }
 
-/// Returns the loader's own error, if a client may receive it.
-fn handler_error(context: &PageContext, problem: HandlerError) -> LoaderEvent {
-    match contract::check_problem(&problem) {
-        Ok(()) => LoaderEvent::Failed(problem),
-        Err(fault) => fault_event(context, &fault),
-    }
-}
-
-/// Logs a fault. A busy loop also counts as a loader that takes too long.
+/// Reports a fault. A busy loop also counts as a loader that takes too long.
 fn fault_event(context: &PageContext, fault: &Fault) -> LoaderEvent {
     let message = context.report_fault(fault);
     match fault {
         Fault::Cpu | Fault::Wall => LoaderEvent::TimedOut,
-        Fault::Busy | Fault::Shortage | Fault::Unavailable(_) => {
-            LoaderEvent::Failed(HandlerError {
-                status: 503,
-                message,
-            })
-        }
-        _ => LoaderEvent::Failed(HandlerError {
-            status: 500,
+        fault => LoaderEvent::Failed(HandlerError {
+            status: fault.status(),
             message,
         }),
     }

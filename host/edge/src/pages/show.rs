@@ -353,7 +353,7 @@ fn event_mark(name: &str, event: &LoaderEvent) -> String {
         LoaderEvent::Value(json) => format!("[\"value\",\"{name}\",{json}]"),
         LoaderEvent::End => format!("[\"end\",\"{name}\"]"),
         LoaderEvent::Failed(HandlerError { status, message }) => {
-            json!(["error", name, status, message]).to_string()
+            json!(["error", name, status.as_u16(), message]).to_string()
         }
         LoaderEvent::TimedOut => format!("[\"timeout\",\"{name}\"]"),
     }

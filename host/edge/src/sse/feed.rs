@@ -23,7 +23,7 @@ use std::{
 use tidegate_hub::{
     BodyError, FeedEvent, Frame, Outgoing, Positions, Publication,
     app::Stream,
-    budget::{Charge, Kind, OutOfMemory},
+    budget::{Charge, MemoryKind, OutOfMemory},
     hub::FeedGuard,
 };
 use tokio::time::{Instant, Sleep, sleep};
@@ -61,7 +61,7 @@ impl FeedBody {
                 .then(|| format!("{}\n", event_stream::id(&positions)).into()),
         };
         let ready: VecDeque<Bytes> = first.chain(place).collect();
-        let mut charge = Charge::new(Kind::Outbox);
+        let mut charge = Charge::new(MemoryKind::Outbox);
         guard
             .outbox()
             .charge_beside(&mut charge, ready.iter().map(Bytes::len).sum())?;

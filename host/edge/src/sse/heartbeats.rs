@@ -55,14 +55,14 @@ pub(crate) fn add(mut answer: HttpAnswer, every: Duration) -> HttpAnswer {
 }
 
 struct Heartbeats {
-    body: hub::Body,
+    body: hub::BodyStream,
     every: Duration,
     silence: Pin<Box<Sleep>>,
     text: SentText,
 }
 
 impl Heartbeats {
-    fn new(body: hub::Body, every: Duration) -> Heartbeats {
+    fn new(body: hub::BodyStream, every: Duration) -> Heartbeats {
         Heartbeats {
             body,
             every,

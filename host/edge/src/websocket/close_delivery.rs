@@ -11,12 +11,11 @@
 //! bounds the queue, and the drain waits for it.
 
 use crate::{
-    http::answer::{LogContext, log_fault},
     server::{Server, Version},
     websocket::pending_closes::PendingClose,
 };
 use std::{sync::Arc, time::Duration};
-use tidegate_hub::{App, Fault, retry::Backoff};
+use tidegate_hub::{App, Fault, FaultContext, retry::Backoff};
 use tokio::time::sleep;
 
 /// Delivers the event, now or later.
@@ -66,17 +65,17 @@ impl PendingClose {
         match outcome {
             Err(fault) if !fault.has_begun() => Err(fault),
             Err(fault) => {
-                let id = log_fault(
-                    &fault,
-                    LogContext {
+                let id = fault.report(
+                    server.hub.counters(),
+                    FaultContext {
                         conn: Some(&self.conn),
-                        ..LogContext::default()
+                        ..FaultContext::default()
                     },
                 );
                 if server.config.dev.is_some() {
                     let attachment = self.conn.attachment();
                     let attachment = String::from_utf8_lossy(&attachment);
-                    tracing::error!(id, event = ?self.event, %attachment, "the event that failed");
+                    tracing::error!(%id, event = ?self.event, %attachment, "the event that failed");
                 }
                 Ok(())
             }

@@ -45,9 +45,9 @@ use std::{
 };
 use tidegate_hub::{
     Call, Close, CloseEvent, ConnectionGuard, Request, Session,
-    budget::{Charge, Kind},
+    budget::{Charge, MemoryKind},
     limits::TURN_BYTES_MAX,
-    realtime::{outbox::Sink, session::Wait},
+    realtime::{outbox::Sink, session::TimedAction},
 };
 use tokio::time::{Sleep, sleep_until};
 
@@ -139,7 +139,7 @@ impl<Io: ClientSocket> Connection<Io> {
             ping: PingDelivery::None,
             acknowledged_when_idle: None,
             pace: None,
-            charge: Charge::new(Kind::Request),
+            charge: Charge::new(MemoryKind::Request),
         }
     }
 
@@ -435,24 +435,24 @@ impl<Io: ClientSocket> Connection<Io> {
             self.give_up(violation);
         }
         match if violation.is_some() {
-            Wait::Drop
+            TimedAction::Drop
         } else {
             self.session.poll_time(now)
         } {
-            Wait::Until(until) => {
+            TimedAction::Until(until) => {
                 let due = self.pace.as_ref().and_then(|pace| pace.due);
                 self.set_clock(until.map(Into::into).into_iter().chain(due).min());
                 return false;
             }
-            Wait::Ping => {
+            TimedAction::Ping => {
                 self.ping = PingDelivery::Due;
                 self.is_clock_stale = true;
             }
-            Wait::Close(close) => {
+            TimedAction::Close(close) => {
                 self.conn.outbox().close(close);
                 self.set_clock(None);
             }
-            Wait::Drop => {
+            TimedAction::Drop => {
                 self.session.handle_dropped();
                 self.reading = Reading::Gone;
                 self.set_clock(None);

@@ -81,8 +81,8 @@ fn rest(dispatch: &mut Dispatch<'_>, has_file: bool) -> Vec<String> {
 
 fn describe(refusal: &HostRefusal) -> String {
     match refusal.allow() {
-        Some(allow) => format!("{} {allow}", refusal.status()),
-        None => refusal.status().to_string(),
+        Some(allow) => format!("{} {allow}", refusal.status().as_u16()),
+        None => refusal.status().as_u16().to_string(),
     }
 }
 
@@ -328,7 +328,7 @@ fn a_loader_is_found_by_its_page_and_guarded_as_the_page_is() {
             search,
         };
         let outcome = match LoaderTarget::find(&router, name) {
-            Err(problem) => format!("{} {}", problem.status, problem.message),
+            Err(problem) => format!("{} {}", problem.status.as_u16(), problem.message),
             Ok(loader) => {
                 let path = Path::parse(&loader.target).unwrap();
                 let mut dispatch = Dispatch::of_loader(&router, &path, &loaders_path, &loader);

@@ -6,7 +6,7 @@ use crate::{
     realtime::{connections::ConnectionGuard, publication::TopicPolicy},
     rooms::transaction::Transaction,
     scope::Scope,
-    testing::Memory,
+    testing::MemoryEngine,
 };
 
 /// Returns an event of the app and one of a room, each with a connection.
@@ -27,7 +27,7 @@ fn scopes() -> [(&'static str, Scope, ConnectionGuard); 2] {
             "app" => Scope::App(hub),
             _ => Scope::Room(Transaction::new(
                 hub,
-                Arc::new(Memory::default()),
+                Arc::new(MemoryEngine::default()),
                 room.clone(),
             )),
         };

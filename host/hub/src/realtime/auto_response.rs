@@ -3,11 +3,15 @@
 use crate::{
     limits::{AUTO_RESPONSE_BYTES_MAX, LimitError},
     message::Message,
+    name::RoomId,
 };
 use bytestring::ByteString;
-use std::sync::{
-    Mutex,
-    atomic::{AtomicBool, Ordering},
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 /// A text message, and the text with which the host answers it (WIT
@@ -80,5 +84,28 @@ impl AutoResponder {
             .as_ref()
             .filter(|response| response.request == *text)?;
         Some(Message::Text(response.response.clone()))
+    }
+}
+
+/// The auto-responses of rooms. Each lives as long as a connection of the room, or the awake room.
+#[derive(Default)]
+pub(crate) struct RoomAutoResponders(Mutex<HashMap<RoomId, Weak<AutoResponder>>>);
+
+impl RoomAutoResponders {
+    /// Returns the auto-response of this room.
+    pub(crate) fn of(&self, room: &RoomId) -> Arc<AutoResponder> {
+        let mut all = self
+            .0
+            .lock()
+            .expect("nothing panics while it holds the auto-responses");
+        if let Some(auto_responder) = all.get(room).and_then(Weak::upgrade) {
+            return auto_responder;
+        }
+        if all.len() == all.capacity() {
+            all.retain(|_, auto_responder| auto_responder.strong_count() > 0);
+        }
+        let auto_responder = Arc::<AutoResponder>::default();
+        all.insert(room.clone(), Arc::downgrade(&auto_responder));
+        auto_responder
     }
 }

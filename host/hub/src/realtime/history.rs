@@ -348,7 +348,7 @@ mod tests {
     }
 
     #[test]
-    fn a_position_is_read_as_it_is_written_and_what_is_none_is_left_out() {
+    fn a_position_is_read_as_it_is_written_and_other_text_is_skipped() {
         let id = Positions(vec![
             at(0),
             Position {
@@ -374,7 +374,7 @@ mod tests {
     }
 
     #[test]
-    fn who_comes_back_gets_what_was_missed_or_is_told_of_a_gap() {
+    fn a_returning_follower_gets_the_missed_publications_or_a_gap() {
         let mut history = History::new(Arc::default());
         for sequence in 1..=5 {
             history.push(&publication(sequence, "x"), 0, &limits());

@@ -24,7 +24,7 @@
 
 pub use crate::realtime::outgoing::{Close, Outgoing};
 use crate::{
-    budget::{Budget, CONSUMER_BYTES_MIN, Charge, Consumer, Kind, OutOfMemory},
+    budget::{Budget, CONSUMER_BYTES_MIN, Charge, Consumer, MemoryKind, OutOfMemory},
     limits::Limits,
     message::Message,
     realtime::{
@@ -168,7 +168,7 @@ impl Outbox {
             bytes: 0,
             shared: 0,
             shared_taken: 0,
-            charge: Charge::new(Kind::Outbox),
+            charge: Charge::new(MemoryKind::Outbox),
             closed: false,
             waker: None,
             is_watched: false,
@@ -558,7 +558,7 @@ mod tests {
     }
 
     #[test]
-    fn memory_is_reserved_for_what_is_not_written_yet_and_not_for_what_is_shared() {
+    fn memory_is_reserved_for_unwritten_entries_less_their_shared_bytes() {
         const KIB: usize = 1 << 10;
         let limits = Limits {
             outbox_bytes_max: 1024 * KIB,
@@ -578,7 +578,7 @@ mod tests {
         for (name, put, count, expected) in cases {
             let budget = Arc::new(Budget::new(100 << 20));
             let outbox = Outbox::in_budget(&limits, &budget);
-            let reserved = || budget.reserved_for(Kind::Outbox) / KIB;
+            let reserved = || budget.reserved_for(MemoryKind::Outbox) / KIB;
             (0..count).for_each(|_| put(&outbox));
             assert_eq!(reserved(), expected, "{count} {name}");
             let mut batch = VecDeque::new();
@@ -623,7 +623,7 @@ mod tests {
     }
 
     #[test]
-    fn an_outbox_refuses_what_is_over_its_bounds() {
+    fn an_outbox_refuses_entries_beyond_its_bounds() {
         let by_bytes = outbox(10, 9);
         assert_eq!(
             by_bytes.send(Message::text("1234567890ab")),
@@ -643,7 +643,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_in_flight_still_counts_until_it_is_written() {
+    fn entries_in_flight_count_until_they_are_written() {
         let outbox = outbox(10, 9);
         outbox.send(Message::text("12345678")).unwrap();
         let mut batch = VecDeque::new();
@@ -695,7 +695,7 @@ mod tests {
     }
 
     #[test]
-    fn a_drainer_takes_what_it_has_room_for_and_hears_of_a_close_that_waits() {
+    fn a_drainer_takes_entries_while_it_has_room_and_learns_of_a_waiting_close() {
         let outbox = outbox(100, 9);
         outbox.send(Message::text("one")).unwrap();
         outbox.send(Message::text("second")).unwrap();
@@ -719,7 +719,7 @@ mod tests {
     }
 
     #[test]
-    fn a_close_comes_behind_what_was_queued_and_only_once() {
+    fn a_close_follows_the_queued_entries_and_comes_once() {
         let outbox = outbox(100, 9);
         outbox.send(Message::text("bye")).unwrap();
         outbox.close(Close::new(1000, ""));

@@ -1,7 +1,7 @@
 //! A message to all followers of a topic, and the policy for followers that are too slow.
 
 use crate::{
-    budget::{Budget, Charge, Kind, OutOfMemory},
+    budget::{Budget, Charge, MemoryKind, OutOfMemory},
     limits::{LimitError, Limits},
     message::Message,
     name::ConnId,
@@ -66,7 +66,7 @@ pub struct Publication {
 impl Publication {
     /// Returns a message to all followers, without an event name.
     pub fn new(message: Message) -> Publication {
-        let (event_stream, charge) = (OnceLock::new(), Charge::new(Kind::Publication));
+        let (event_stream, charge) = (OnceLock::new(), Charge::new(MemoryKind::Publication));
         Publication {
             message,
             event: None,

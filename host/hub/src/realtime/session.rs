@@ -37,36 +37,36 @@ use std::{
 ///
 /// ```
 /// use std::time::Instant;
-/// use tidegate_hub::{Limits, Message, Session, realtime::session::Event};
+/// use tidegate_hub::{Limits, Message, Session, realtime::session::ConnectionEvent};
 /// let mut session = Session::new(&Limits::default(), Instant::now());
-/// assert_eq!(session.next_call(), Some(Event::Open));
+/// assert_eq!(session.next_call(), Some(ConnectionEvent::Open));
 /// session.handle_returned(true);
 /// session.handle_message(Message::text("hi"), Instant::now());
-/// assert_eq!(session.next_call(), Some(Event::Messages(vec![Message::text("hi")])));
+/// assert_eq!(session.next_call(), Some(ConnectionEvent::Messages(vec![Message::text("hi")])));
 /// ```
 pub struct Session {
-    times: Times,
+    times: SessionTimes,
     inbox: Vec<Message>,
     inbox_bytes: usize,
     /// Number of bytes of the messages in the running call.
     calling_bytes: usize,
     inbox_bytes_max: usize,
     inbox_messages_max: usize,
-    phase: Phase,
+    phase: SessionPhase,
     calling: bool,
-    opening: Opening,
+    opening: OpenState,
     /// Last time at which anything came from the peer.
     heard: Instant,
     /// Last time at which anything came from the peer or moved towards it.
     busy: Instant,
     opened: Instant,
-    ping: Ping,
+    ping: PingState,
     control_frames: ControlFrames,
 }
 
 /// An event for the app.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
+pub enum ConnectionEvent {
     /// The connection is open.
     Open,
     /// Messages in their order; never empty.
@@ -77,7 +77,7 @@ pub enum Event {
 
 /// The next action that depends on time.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Wait {
+pub enum TimedAction {
     /// Wait until this moment; if there is none, until something happens.
     Until(Option<Instant>),
     /// Send a ping, and report when it has [left](Session::handle_ping_left).
@@ -88,7 +88,7 @@ pub enum Wait {
     Drop,
 }
 
-struct Times {
+struct SessionTimes {
     ping_every: Duration,
     pong_within: Duration,
     idle_max: Duration,
@@ -97,7 +97,7 @@ struct Times {
 }
 
 #[derive(Debug, PartialEq, Eq)]
-enum Opening {
+enum OpenState {
     /// `Open` is still to be handed out.
     Due,
     Done,
@@ -105,7 +105,7 @@ enum Opening {
     Silent,
 }
 
-enum Phase {
+enum SessionPhase {
     Open,
     /// Our close frame is out; the peer's close frame is due at a fixed time.
     Closing {
@@ -123,7 +123,7 @@ enum Phase {
     Over,
 }
 
-enum Ping {
+enum PingState {
     At(Instant),
     /// The ping was asked for and is still in the host: the time for its answer does not run yet.
     Due,
@@ -146,7 +146,7 @@ impl Session {
     /// Returns the session of a connection whose handshake is complete.
     pub fn new(limits: &Limits, now: Instant) -> Session {
         Session {
-            times: Times {
+            times: SessionTimes {
                 ping_every: limits.ping_every,
                 pong_within: limits.pong_within,
                 idle_max: limits.idle_max,
@@ -158,16 +158,16 @@ impl Session {
             calling_bytes: 0,
             inbox_bytes_max: limits.inbox_bytes_max,
             inbox_messages_max: limits.inbox_messages_max,
-            phase: Phase::Open,
+            phase: SessionPhase::Open,
             calling: false,
-            opening: Opening::Due,
+            opening: OpenState::Due,
             heard: now,
             busy: now,
             opened: now,
             ping: if limits.ping_every.is_zero() {
-                Ping::Off
+                PingState::Off
             } else {
-                Ping::At(now + limits.ping_every)
+                PingState::At(now + limits.ping_every)
             },
             control_frames: ControlFrames {
                 since: now,
@@ -181,7 +181,7 @@ impl Session {
     /// event.
     pub fn silent(limits: &Limits, now: Instant) -> Session {
         Session {
-            opening: Opening::Silent,
+            opening: OpenState::Silent,
             ..Session::new(limits, now)
         }
     }
@@ -189,7 +189,7 @@ impl Session {
     /// Handles a message. After a close has begun, the app no longer gets messages.
     pub fn handle_message(&mut self, message: Message, now: Instant) {
         self.handle_answered_message(now);
-        if matches!(self.phase, Phase::Open) && self.opening != Opening::Silent {
+        if matches!(self.phase, SessionPhase::Open) && self.opening != OpenState::Silent {
             self.inbox_bytes += message.len();
             self.inbox.push(message);
         }
@@ -222,8 +222,8 @@ impl Session {
     /// Handles the report that the ping of [`poll_time`](Session::poll_time) has left the host, or
     /// is still leaving it. The time for its answer runs from now on.
     pub fn handle_ping_left(&mut self, now: Instant) {
-        if matches!(self.ping, Ping::Due | Ping::Sent { .. }) {
-            self.ping = Ping::Sent {
+        if matches!(self.ping, PingState::Due | PingState::Sent { .. }) {
+            self.ping = PingState::Sent {
                 at: now,
                 until: now + self.times.pong_within,
             };
@@ -235,8 +235,8 @@ impl Session {
     /// [`handle_ping_left`](Session::handle_ping_left) before it asks
     /// [`poll_time`](Session::poll_time).
     pub fn is_pong_late(&self, now: Instant) -> bool {
-        matches!(self.phase, Phase::Open)
-            && matches!(self.ping, Ping::Sent { at, until } if self.heard <= at && now >= until && self.wants_read())
+        matches!(self.phase, SessionPhase::Open)
+            && matches!(self.ping, PingState::Sent { at, until } if self.heard <= at && now >= until && self.wants_read())
     }
 
     /// Returns true if the time of outgoing bytes matters.
@@ -248,7 +248,7 @@ impl Session {
     /// earlier bytes are still on their way to the peer reports
     /// [`handle_sent`](Session::handle_sent) before it asks [`poll_time`](Session::poll_time).
     pub fn is_idle(&self, now: Instant) -> bool {
-        matches!(self.phase, Phase::Open)
+        matches!(self.phase, SessionPhase::Open)
             && self.has_idle_limit()
             && now >= self.busy + self.times.idle_max
     }
@@ -261,15 +261,15 @@ impl Session {
     /// Handles the peer's close frame. If the peer began the close, the owner answers it when the
     /// session is [`ready_to_answer`](Session::ready_to_answer), and reports that.
     pub fn handle_peer_close(&mut self, close: Option<Close>, now: Instant) {
-        self.phase = match mem::replace(&mut self.phase, Phase::Over) {
-            Phase::Open => {
+        self.phase = match mem::replace(&mut self.phase, SessionPhase::Over) {
+            SessionPhase::Open => {
                 let close = close.unwrap_or(Close::new(1005, ""));
-                Phase::Answering {
+                SessionPhase::Answering {
                     close,
                     until: now + self.times.close_within,
                 }
             }
-            Phase::Closing { close, .. } => Phase::Ended(ended(close, true, false)),
+            SessionPhase::Closing { close, .. } => SessionPhase::Ended(ended(close, true, false)),
             other => other,
         }
     }
@@ -277,32 +277,32 @@ impl Session {
     /// Returns true if the peer waits for the answer to its close, and all events before it are
     /// done.
     pub fn ready_to_answer(&self) -> bool {
-        matches!(self.phase, Phase::Answering { .. }) && self.is_quiet()
+        matches!(self.phase, SessionPhase::Answering { .. }) && self.is_quiet()
     }
 
     /// Handles the report that the peer's close was answered.
     pub fn handle_answered(&mut self) {
-        self.phase = match mem::replace(&mut self.phase, Phase::Over) {
-            Phase::Answering { close, .. } => Phase::Ended(ended(close, true, true)),
+        self.phase = match mem::replace(&mut self.phase, SessionPhase::Over) {
+            SessionPhase::Answering { close, .. } => SessionPhase::Ended(ended(close, true, true)),
             other => other,
         }
     }
 
     /// Returns true if no call runs and no message waits.
     pub fn is_quiet(&self) -> bool {
-        !self.calling && self.inbox.is_empty() && self.opening != Opening::Due
+        !self.calling && self.inbox.is_empty() && self.opening != OpenState::Due
     }
 
     /// Returns true if either side has begun a close.
     pub fn is_closing(&self) -> bool {
-        !matches!(self.phase, Phase::Open)
+        !matches!(self.phase, SessionPhase::Open)
     }
 
     /// Handles the report that our close frame is on its way. Messages that wait are still
     /// delivered.
     pub fn handle_closing(&mut self, close: Close, now: Instant) {
-        if matches!(self.phase, Phase::Open) {
-            self.phase = Phase::Closing {
+        if matches!(self.phase, SessionPhase::Open) {
+            self.phase = SessionPhase::Closing {
                 close,
                 until: now + self.times.close_within,
             };
@@ -311,18 +311,18 @@ impl Session {
 
     /// Handles the end of the socket. Without a complete close handshake the end is not clean.
     pub fn handle_disconnect(&mut self) {
-        self.phase = match mem::replace(&mut self.phase, Phase::Over) {
-            Phase::Open => Phase::Ended(lost(true)),
-            Phase::Closing { close, .. } => Phase::Ended(ended(close, false, false)),
-            Phase::Answering { close, .. } => Phase::Ended(ended(close, false, true)),
+        self.phase = match mem::replace(&mut self.phase, SessionPhase::Over) {
+            SessionPhase::Open => SessionPhase::Ended(lost(true)),
+            SessionPhase::Closing { close, .. } => SessionPhase::Ended(ended(close, false, false)),
+            SessionPhase::Answering { close, .. } => SessionPhase::Ended(ended(close, false, true)),
             other => other,
         }
     }
 
     /// Handles the report that the owner dropped the socket because the peer did not answer.
     pub fn handle_dropped(&mut self) {
-        if matches!(self.phase, Phase::Open) {
-            self.phase = Phase::Ended(lost(false));
+        if matches!(self.phase, SessionPhase::Open) {
+            self.phase = SessionPhase::Ended(lost(false));
         }
         self.handle_disconnect();
     }
@@ -340,7 +340,7 @@ impl Session {
     }
 
     /// Returns the event for the next call into the app, if none is running.
-    pub fn next_call(&mut self) -> Option<Event> {
+    pub fn next_call(&mut self) -> Option<ConnectionEvent> {
         if self.calling {
             return None;
         }
@@ -349,20 +349,22 @@ impl Session {
         Some(event)
     }
 
-    fn next_event(&mut self) -> Option<Event> {
-        if self.opening == Opening::Due {
-            self.opening = Opening::Done;
-            return Some(Event::Open);
+    fn next_event(&mut self) -> Option<ConnectionEvent> {
+        if self.opening == OpenState::Due {
+            self.opening = OpenState::Done;
+            return Some(ConnectionEvent::Open);
         }
         if !self.inbox.is_empty() {
             self.calling_bytes = mem::take(&mut self.inbox_bytes);
-            return Some(Event::Messages(mem::take(&mut self.inbox)));
+            return Some(ConnectionEvent::Messages(mem::take(&mut self.inbox)));
         }
-        if !matches!(self.phase, Phase::Ended(_)) {
+        if !matches!(self.phase, SessionPhase::Ended(_)) {
             return None;
         }
-        match mem::replace(&mut self.phase, Phase::Over) {
-            Phase::Ended(info) if self.opening == Opening::Done => Some(Event::Close(info)),
+        match mem::replace(&mut self.phase, SessionPhase::Over) {
+            SessionPhase::Ended(info) if self.opening == OpenState::Done => {
+                Some(ConnectionEvent::Close(info))
+            }
             _ => None,
         }
     }
@@ -375,40 +377,42 @@ impl Session {
     /// Returns true if there is room for more from the client. One message always fits.
     pub fn wants_read(&self) -> bool {
         match self.phase {
-            Phase::Open => {
+            SessionPhase::Open => {
                 self.inbox.len() < self.inbox_messages_max
                     && self.inbox_bytes < self.inbox_bytes_max
             }
-            Phase::Closing { .. } => true,
-            Phase::Answering { .. } | Phase::Ended(_) | Phase::Over => false,
+            SessionPhase::Closing { .. } => true,
+            SessionPhase::Answering { .. } | SessionPhase::Ended(_) | SessionPhase::Over => false,
         }
     }
 
     /// Returns true if the socket has no further use.
     pub fn is_ended(&self) -> bool {
-        matches!(self.phase, Phase::Ended(_) | Phase::Over)
+        matches!(self.phase, SessionPhase::Ended(_) | SessionPhase::Over)
     }
 
     /// Returns true if everything is done: no call runs and none will follow.
     pub fn is_over(&self) -> bool {
-        matches!(self.phase, Phase::Over) && !self.calling && self.inbox.is_empty()
+        matches!(self.phase, SessionPhase::Over) && !self.calling && self.inbox.is_empty()
     }
 
     /// Returns the action that is due at `now`, or the time of the next question.
-    pub fn poll_time(&mut self, now: Instant) -> Wait {
+    pub fn poll_time(&mut self, now: Instant) -> TimedAction {
         match &self.phase {
-            Phase::Open => self.poll_open(now),
-            Phase::Closing { until, .. } | Phase::Answering { until, .. } if now >= *until => {
-                Wait::Drop
+            SessionPhase::Open => self.poll_open(now),
+            SessionPhase::Closing { until, .. } | SessionPhase::Answering { until, .. }
+                if now >= *until =>
+            {
+                TimedAction::Drop
             }
-            Phase::Closing { until, .. } | Phase::Answering { until, .. } => {
-                Wait::Until(Some(*until))
+            SessionPhase::Closing { until, .. } | SessionPhase::Answering { until, .. } => {
+                TimedAction::Until(Some(*until))
             }
-            Phase::Ended(_) | Phase::Over => Wait::Until(None),
+            SessionPhase::Ended(_) | SessionPhase::Over => TimedAction::Until(None),
         }
     }
 
-    fn poll_open(&mut self, now: Instant) -> Wait {
+    fn poll_open(&mut self, now: Instant) -> TimedAction {
         let ends = [
             (self.opened, self.times.lifetime_max, "its lifetime is over"),
             (self.busy, self.times.idle_max, "idle"),
@@ -416,28 +420,28 @@ impl Session {
         let ends =
             ends.map(|(since, max, reason)| ((!max.is_zero()).then_some(since + max), reason));
         if let Some((_, reason)) = ends.iter().find(|(at, _)| at.is_some_and(|at| now >= at)) {
-            return Wait::Close(Close::new(1001, reason));
+            return TimedAction::Close(Close::new(1001, reason));
         }
         let ping = match self.ping {
-            Ping::At(at) if now >= at => {
-                self.ping = Ping::Due;
-                return Wait::Ping;
+            PingState::At(at) if now >= at => {
+                self.ping = PingState::Due;
+                return TimedAction::Ping;
             }
             // The owner judges how long the peer may take until the ping has left.
-            Ping::Due => None,
+            PingState::Due => None,
             // While the host does not read, a pong cannot arrive: silence is no proof against the
             // peer.
-            Ping::Sent { at, .. } if self.heard > at || !self.wants_read() => {
+            PingState::Sent { at, .. } if self.heard > at || !self.wants_read() => {
                 let next = at.max(self.heard) + self.times.ping_every;
-                self.ping = Ping::At(next);
+                self.ping = PingState::At(next);
                 Some(next)
             }
-            Ping::Sent { until, .. } if now >= until => return Wait::Drop,
-            Ping::Sent { until, .. } => Some(until),
-            Ping::At(at) => Some(at),
-            Ping::Off => None,
+            PingState::Sent { until, .. } if now >= until => return TimedAction::Drop,
+            PingState::Sent { until, .. } => Some(until),
+            PingState::At(at) => Some(at),
+            PingState::Off => None,
         };
-        Wait::Until(ends.iter().filter_map(|(at, _)| *at).chain(ping).min())
+        TimedAction::Until(ends.iter().filter_map(|(at, _)| *at).chain(ping).min())
     }
 }
 
@@ -460,328 +464,4 @@ fn lost(by_peer: bool) -> CloseEvent {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Returns a session whose `Open` has been handled, and the moment at which it began.
-    fn opened(limits: Limits) -> (Session, Instant) {
-        let now = Instant::now();
-        let mut session = Session::new(&limits, now);
-        assert_eq!(session.next_call(), Some(Event::Open));
-        session.handle_returned(true);
-        (session, now)
-    }
-
-    fn text(text: &str) -> Message {
-        Message::text(text.to_owned())
-    }
-
-    fn told(code: u16, clean: bool, by_peer: bool) -> Option<Event> {
-        Some(Event::Close(CloseEvent {
-            code,
-            reason: String::new(),
-            was_clean: clean,
-            is_peer_initiated: by_peer,
-        }))
-    }
-
-    const SECOND: Duration = Duration::from_secs(1);
-
-    #[test]
-    fn messages_wait_for_open_and_come_together_in_order() {
-        let now = Instant::now();
-        let mut session = Session::new(&Limits::default(), now);
-        session.handle_message(text("a"), now);
-        assert_eq!(session.next_call(), Some(Event::Open));
-        session.handle_message(text("b"), now);
-        assert_eq!(session.next_call(), None, "one event at a time");
-        session.handle_returned(true);
-        assert_eq!(
-            session.next_call(),
-            Some(Event::Messages(vec![text("a"), text("b")]))
-        );
-    }
-
-    #[test]
-    fn reading_stops_while_enough_waits_and_goes_on_after_it_was_taken() {
-        let limits = Limits {
-            inbox_messages_max: 2,
-            inbox_bytes_max: 10,
-            ..Limits::default()
-        };
-        for messages in [&["a", "b"][..], &["one that is larger than all"]] {
-            let (mut session, now) = opened(limits.clone());
-            for message in messages {
-                assert!(session.wants_read());
-                session.handle_message(text(message), now);
-            }
-            assert!(!session.wants_read(), "{messages:?}");
-            assert!(session.next_call().is_some());
-            assert!(session.wants_read());
-        }
-    }
-
-    #[test]
-    fn the_app_hears_of_the_end_once_and_after_the_last_message() {
-        let (mut session, now) = opened(Limits::default());
-        session.handle_message(text("last"), now);
-        session.handle_peer_close(Some(Close::new(4001, "")), now);
-        assert!(
-            !session.ready_to_answer(),
-            "what came before the close goes first"
-        );
-        assert_eq!(
-            session.next_call(),
-            Some(Event::Messages(vec![text("last")]))
-        );
-        session.handle_returned(true);
-        assert!(session.ready_to_answer());
-        session.handle_answered();
-        session.handle_disconnect();
-        assert_eq!(session.next_call(), told(4001, true, true));
-        assert!(!session.is_over());
-        session.handle_returned(true);
-        assert_eq!(session.next_call(), None);
-        assert!(session.is_over());
-    }
-
-    #[test]
-    fn the_end_is_told_as_it_was() {
-        type Step = fn(&mut Session, Instant);
-        let ours: Step = |session, now| session.handle_closing(Close::new(1001, ""), now);
-        let cases: [(&[Step], Option<Event>); 7] = [
-            (
-                &[
-                    |session, now| session.handle_peer_close(None, now),
-                    |session, _| session.handle_answered(),
-                ],
-                told(1005, true, true),
-            ),
-            (
-                &[
-                    |session, now| session.handle_peer_close(None, now),
-                    |session, _| session.handle_dropped(),
-                ],
-                told(1005, false, true),
-            ),
-            (
-                &[|session, _| session.handle_disconnect()],
-                told(1006, false, true),
-            ),
-            (
-                &[|session, _| session.handle_dropped()],
-                told(1006, false, false),
-            ),
-            (
-                &[ours, |session, now| {
-                    session.handle_peer_close(Some(Close::new(1001, "")), now)
-                }],
-                told(1001, true, false),
-            ),
-            (
-                &[ours, |session, _| session.handle_disconnect()],
-                told(1001, false, false),
-            ),
-            (
-                &[ours, |session, _| session.handle_dropped()],
-                told(1001, false, false),
-            ),
-        ];
-        for (index, (steps, expected)) in cases.into_iter().enumerate() {
-            let (mut session, now) = opened(Limits::default());
-            steps.iter().for_each(|step| step(&mut session, now));
-            assert_eq!(session.next_call(), expected, "case {index}");
-        }
-    }
-
-    #[test]
-    fn a_fault_forgets_what_waits_and_nothing_comes_after_a_close_began() {
-        let (mut session, now) = opened(Limits::default());
-        session.handle_message(text("trap"), now);
-        session.next_call().unwrap();
-        session.handle_message(text("behind"), now);
-        session.handle_returned(false);
-        session.handle_closing(Close::new(1011, ""), now);
-        session.handle_message(text("late"), now);
-        assert_eq!(session.next_call(), None);
-        session.handle_peer_close(Some(Close::new(1011, "")), now);
-        assert_eq!(session.next_call(), told(1011, true, false));
-    }
-
-    #[test]
-    fn a_connection_that_was_accepted_to_be_closed_is_never_told_of() {
-        let now = Instant::now();
-        let mut session = Session::silent(&Limits::default(), now);
-        session.handle_message(text("hello?"), now);
-        session.handle_closing(Close::new(4403, ""), now);
-        session.handle_peer_close(None, now);
-        assert_eq!(session.next_call(), None);
-        assert!(session.is_over());
-    }
-
-    #[test]
-    fn a_silent_peer_is_pinged_and_then_dropped() {
-        let (mut session, start) = opened(Limits::default());
-        assert_eq!(
-            session.poll_time(start),
-            Wait::Until(Some(start + 30 * SECOND))
-        );
-        assert_eq!(session.poll_time(start + 30 * SECOND), Wait::Ping);
-        session.handle_ping_left(start + 30 * SECOND);
-        assert_eq!(
-            session.poll_time(start + 31 * SECOND),
-            Wait::Until(Some(start + 40 * SECOND))
-        );
-        assert!(session.is_pong_late(start + 40 * SECOND));
-        assert_eq!(session.poll_time(start + 40 * SECOND), Wait::Drop);
-        session.handle_dropped();
-        assert_eq!(session.next_call(), told(1006, false, false));
-    }
-
-    #[test]
-    fn a_peer_that_answers_is_pinged_again_later() {
-        type Step = fn(&mut Session, Instant);
-        let answers: [(&str, Step); 3] = [
-            ("a pong, or a ping of its own", |session, now| {
-                assert!(session.handle_control(now))
-            }),
-            ("a part of a message", |session, now| {
-                session.handle_part(now)
-            }),
-            ("a message", |session, now| {
-                session.handle_answered_message(now)
-            }),
-        ];
-        for (name, answer) in answers {
-            let (mut session, start) = opened(Limits::default());
-            assert_eq!(session.poll_time(start + 30 * SECOND), Wait::Ping);
-            session.handle_ping_left(start + 30 * SECOND);
-            answer(&mut session, start + 32 * SECOND);
-            assert!(!session.is_pong_late(start + 40 * SECOND), "{name}");
-            assert_eq!(
-                session.poll_time(start + 40 * SECOND),
-                Wait::Until(Some(start + 62 * SECOND)),
-                "{name}"
-            );
-            assert_eq!(session.poll_time(start + 62 * SECOND), Wait::Ping, "{name}");
-        }
-    }
-
-    #[test]
-    fn the_time_for_a_pong_begins_when_the_ping_has_left_the_host() {
-        let (mut session, start) = opened(Limits::default());
-        assert_eq!(session.poll_time(start + 30 * SECOND), Wait::Ping);
-        assert_eq!(
-            session.poll_time(start + 90 * SECOND),
-            Wait::Until(None),
-            "it still waits for the socket"
-        );
-        session.handle_ping_left(start + 90 * SECOND);
-        assert_eq!(
-            session.poll_time(start + 90 * SECOND),
-            Wait::Until(Some(start + 100 * SECOND))
-        );
-        session.handle_ping_left(start + 100 * SECOND);
-        assert_eq!(
-            session.poll_time(start + 100 * SECOND),
-            Wait::Until(Some(start + 110 * SECOND)),
-            "it had not left the machine"
-        );
-        assert_eq!(session.poll_time(start + 110 * SECOND), Wait::Drop);
-    }
-
-    #[test]
-    fn control_frames_have_a_rate() {
-        let (mut session, start) = opened(Limits {
-            control_frames_max: 3,
-            ..Limits::default()
-        });
-        let mut admitted = |at: Duration| [(); 4].map(|()| session.handle_control(start + at));
-        assert_eq!(admitted(Duration::ZERO), [true, true, true, false]);
-        assert_eq!(admitted(SECOND / 2), [false; 4]);
-        assert_eq!(
-            admitted(SECOND),
-            [true, true, true, false],
-            "the next second"
-        );
-    }
-
-    #[test]
-    fn a_peer_that_is_not_read_is_not_blamed_for_its_silence() {
-        let (mut session, start) = opened(Limits {
-            inbox_messages_max: 1,
-            ..Limits::default()
-        });
-        session.handle_message(text("waits"), start);
-        assert_eq!(session.poll_time(start + 30 * SECOND), Wait::Ping);
-        session.handle_ping_left(start + 30 * SECOND);
-        assert!(!session.is_pong_late(start + 50 * SECOND));
-        assert_eq!(
-            session.poll_time(start + 50 * SECOND),
-            Wait::Until(Some(start + 60 * SECOND))
-        );
-    }
-
-    #[test]
-    fn idle_and_lifetime_limits_close_with_1001() {
-        let off = Limits {
-            ping_every: Duration::ZERO,
-            ..Limits::default()
-        };
-        let idle = Limits {
-            idle_max: 60 * SECOND,
-            ..off.clone()
-        };
-        let (mut session, start) = opened(idle);
-        session.handle_message(text("x"), start + 30 * SECOND);
-        assert_eq!(
-            session.poll_time(start + 60 * SECOND),
-            Wait::Until(Some(start + 90 * SECOND))
-        );
-        session.handle_part(start + 80 * SECOND);
-        assert_eq!(
-            session.poll_time(start + 90 * SECOND),
-            Wait::Until(Some(start + 140 * SECOND)),
-            "a part of a message counts"
-        );
-        assert!(session.handle_control(start + 90 * SECOND));
-        assert_eq!(
-            session.poll_time(start + 140 * SECOND),
-            Wait::Until(Some(start + 150 * SECOND)),
-            "so do pings and pongs"
-        );
-        assert!(session.is_idle(start + 150 * SECOND));
-        session.handle_sent(start + 150 * SECOND);
-        assert_eq!(
-            session.poll_time(start + 150 * SECOND),
-            Wait::Until(Some(start + 210 * SECOND)),
-            "and what is still on its way"
-        );
-        assert_eq!(
-            session.poll_time(start + 210 * SECOND),
-            Wait::Close(Close::new(1001, "idle"))
-        );
-        let lifetime = Limits {
-            lifetime_max: 60 * SECOND,
-            ..off.clone()
-        };
-        let (mut session, start) = opened(lifetime);
-        session.handle_message(text("x"), start + 59 * SECOND);
-        assert_eq!(
-            session.poll_time(start + 60 * SECOND),
-            Wait::Close(Close::new(1001, "its lifetime is over"))
-        );
-        assert_eq!(opened(off).0.poll_time(start), Wait::Until(None));
-    }
-
-    #[test]
-    fn a_peer_that_does_not_close_is_dropped_after_five_seconds() {
-        let (mut session, start) = opened(Limits::default());
-        session.handle_closing(Close::new(1000, ""), start);
-        assert_eq!(
-            session.poll_time(start),
-            Wait::Until(Some(start + 5 * SECOND))
-        );
-        assert_eq!(session.poll_time(start + 5 * SECOND), Wait::Drop);
-    }
-}
+mod tests;

@@ -1,8 +1,9 @@
 //! The router of a version's events: to rooms where its routes say so, and to the app elsewhere.
 
 use crate::{
-    app::{App, Body, Call, Fault, Instance, Pages, RoomAnswer, RoomEvent, StreamingResponse},
+    app::{App, BodyStream, Call, Instance, Pages, RoomAnswer, RoomEvent, StreamingResponse},
     event::{CloseEvent, Decision, Verdict},
+    fault::Fault,
     limits::LimitError,
     message::Message,
     name::RoomId,
@@ -11,6 +12,7 @@ use crate::{
     rooms::{scheduler::Rooms, version::Version},
 };
 use bytes::Bytes;
+use http::StatusCode;
 use std::{future::Future, pin::Pin, sync::Arc};
 use tidegate_routing::Manifest;
 
@@ -83,7 +85,7 @@ impl App for RoomRouter {
         })
     }
 
-    fn stream<'a>(&'a self, request: &'a Request, body: Body) -> Call<'a, StreamingResponse> {
+    fn stream<'a>(&'a self, request: &'a Request, body: BodyStream) -> Call<'a, StreamingResponse> {
         self.version.app.stream(request, body)
     }
 
@@ -199,7 +201,7 @@ fn no_room(error: LimitError) -> Response {
         Bytes::from_static(b"text/plain; charset=utf-8"),
     )];
     Response {
-        status: 400,
+        status: StatusCode::BAD_REQUEST,
         headers,
         body: format!("{text}\n").into(),
     }

@@ -26,7 +26,8 @@ mod turn;
 mod wake;
 
 use crate::{
-    app::{Fault, RoomEvent},
+    app::RoomEvent,
+    fault::{Fault, FaultContext},
     hub::Hub,
     limits::{ALARM_OF_NOBODY, ALARM_RETRY, ROOM_RETRIES_MAX},
     name::RoomId,
@@ -461,6 +462,16 @@ impl Rooms {
             .lock()
             .expect("nothing panics while it holds the retries")
     }
+}
+
+/// Reports the fault of a room's event whose outcome no client receives.
+fn report(hub: &Hub, room: &RoomId, event: &str, fault: &Fault) {
+    let context = FaultContext {
+        room: Some(room),
+        event,
+        ..FaultContext::default()
+    };
+    fault.report(hub.counters(), context);
 }
 
 /// Lets every other task of the thread run first.

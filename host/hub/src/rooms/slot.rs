@@ -2,8 +2,9 @@
 //! memory.
 
 use crate::{
-    app::{Fault, Instance, RoomAnswer, RoomEvent},
-    budget::{Budget, CONSUMER_BYTES_MIN, Consumer, Kind},
+    app::{Instance, RoomAnswer, RoomEvent},
+    budget::{Budget, CONSUMER_BYTES_MIN, Consumer, MemoryKind},
+    fault::Fault,
     name::RoomId,
     realtime::auto_response::AutoResponder,
     rooms::{room::Room, version::Version},
@@ -80,8 +81,8 @@ impl InboxCharge {
         bytes: usize,
         max: usize,
     ) -> Result<InboxCharge, Fault> {
-        if budget.reserved_for(Kind::Inbox) + bytes > max
-            || budget.reserve(Kind::Inbox, bytes).is_err()
+        if budget.reserved_for(MemoryKind::Inbox) + bytes > max
+            || budget.reserve(MemoryKind::Inbox, bytes).is_err()
         {
             return Err(Fault::Busy);
         }
@@ -93,7 +94,7 @@ impl InboxCharge {
 
     /// Reserves memory for an event that must happen. It is never refused.
     pub(crate) fn force(budget: &Arc<Budget>, bytes: usize) -> InboxCharge {
-        budget.add(Kind::Inbox, bytes);
+        budget.add(MemoryKind::Inbox, bytes);
         InboxCharge {
             budget: budget.clone(),
             bytes,
@@ -103,7 +104,7 @@ impl InboxCharge {
 
 impl Drop for InboxCharge {
     fn drop(&mut self) {
-        self.budget.give_back(Kind::Inbox, self.bytes);
+        self.budget.give_back(MemoryKind::Inbox, self.bytes);
     }
 }
 

@@ -24,7 +24,7 @@ mod tests;
 
 pub use crate::rooms::pending_feed::PendingFeed;
 use crate::{
-    budget::{Charge, Kind},
+    budget::{Charge, MemoryKind},
     hub::Hub,
     limits::ALARM_ATTEMPTS_MAX,
     name::{ConnId, RoomId},
@@ -49,9 +49,9 @@ use std::{
 ///
 /// ```
 /// use std::sync::Arc;
-/// use tidegate_hub::{Hub, Limits, RoomId, Transaction, testing::Memory};
+/// use tidegate_hub::{Hub, Limits, RoomId, Transaction, testing::MemoryEngine};
 /// let hub = Hub::new(Limits::default(), Default::default(), 1);
-/// let tea = Transaction::new(hub, Arc::new(Memory::default()), RoomId::new("chat", "tea").unwrap());
+/// let tea = Transaction::new(hub, Arc::new(MemoryEngine::default()), RoomId::new("chat", "tea").unwrap());
 /// tea.put("cups", "2".into()).unwrap();
 /// assert_eq!(tea.get("cups").unwrap(), Some("2".into()));
 /// tea.discard();
@@ -104,7 +104,7 @@ impl Transaction {
     /// Returns a transaction without changes.
     pub fn new(hub: Arc<Hub>, engine: Arc<dyn Engine>, room: RoomId) -> Transaction {
         let (stored, base, kept, event, flushes, committing, commits, failed) = Default::default();
-        let charge = Charge::new(Kind::Transaction);
+        let charge = Charge::new(MemoryKind::Transaction);
         let state = State {
             stored,
             base,

@@ -16,16 +16,16 @@ use std::{
 /// An [`Engine`] without a disk. Clones share the stored state, as a restarted host would.
 ///
 /// ```
-/// use tidegate_hub::{Engine, EngineError, RoomId, testing::Memory};
-/// let memory = Memory::default();
+/// use tidegate_hub::{Engine, EngineError, RoomId, testing::MemoryEngine};
+/// let memory = MemoryEngine::default();
 /// memory.fail_next([EngineError::Full("no space".into())]);
 /// assert_eq!(memory.get(&RoomId::new("chat", "tea").unwrap(), "cups"), Ok(None));
 /// ```
 #[derive(Clone, Default)]
-pub struct Memory(Arc<Mutex<State>>);
+pub struct MemoryEngine(Arc<Mutex<MemoryTables>>);
 
 #[derive(Default)]
-struct State {
+struct MemoryTables {
     rooms: BTreeMap<RoomId, Kept>,
     failures: VecDeque<EngineError>,
     held: bool,
@@ -41,7 +41,7 @@ struct Kept {
     stored: RoomRecord,
 }
 
-impl Memory {
+impl MemoryEngine {
     /// Makes the next commits fail, each with one of these errors.
     pub fn fail_next(&self, failures: impl IntoIterator<Item = EngineError>) {
         self.state().failures.extend(failures);
@@ -52,7 +52,7 @@ impl Memory {
         self.state().failures.clear();
     }
 
-    /// Refuses reads and commits until [`open`](Memory::open), as an engine does after a failed
+    /// Refuses reads and commits until [`open`](MemoryEngine::open), as an engine does after a failed
     /// write.
     pub fn close(&self) {
         self.state().is_closed = true;
@@ -79,7 +79,7 @@ impl Memory {
     }
 
     /// Returns the state for a read.
-    fn read(&self) -> Result<MutexGuard<'_, State>, EngineError> {
+    fn read(&self) -> Result<MutexGuard<'_, MemoryTables>, EngineError> {
         let state = self.state();
         if state.is_closed {
             return Err(closed());
@@ -87,14 +87,14 @@ impl Memory {
         Ok(state)
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn state(&self) -> MutexGuard<'_, MemoryTables> {
         self.0
             .lock()
             .expect("nothing panics while it holds the memory")
     }
 }
 
-impl State {
+impl MemoryTables {
     fn apply(&mut self, batch: Batch) -> Result<(), EngineError> {
         if self.is_closed {
             return Err(closed());
@@ -129,7 +129,7 @@ fn closed() -> EngineError {
     EngineError::Closed("as the test says".into())
 }
 
-impl Engine for Memory {
+impl Engine for MemoryEngine {
     fn get(&self, room: &RoomId, key: &str) -> Result<Option<Bytes>, EngineError> {
         Ok(self
             .read()?

@@ -11,8 +11,8 @@ use std::ops::Bound::{Excluded, Included, Unbounded};
 /// Runs every case on an engine that is empty. `run` waits for a commit.
 ///
 /// ```
-/// use tidegate_hub::testing::{Memory, suite};
-/// suite(&Memory::default(), |mut commit| {
+/// use tidegate_hub::testing::{MemoryEngine, suite};
+/// suite(&MemoryEngine::default(), |mut commit| {
 ///     let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
 ///     match commit.as_mut().poll(&mut cx) {
 ///         std::task::Poll::Ready(outcome) => outcome,

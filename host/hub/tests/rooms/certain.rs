@@ -34,7 +34,7 @@ const OBSTACLES: [Obstacle; 7] = [
 struct Course {
     world: World,
     obstacle: Arc<Mutex<Option<Obstacle>>>,
-    memory: Memory,
+    memory: MemoryEngine,
 }
 
 impl Course {
@@ -48,7 +48,7 @@ impl Course {
                 }
                 RoomEvent::Handle(..) => {
                     return Ok(RoomAnswer::Response(Response {
-                        status: 200,
+                        status: http::StatusCode::OK,
                         headers: vec![],
                         body: Bytes::new(),
                     }));
@@ -80,7 +80,7 @@ impl Course {
             room_inbox_max: 2,
             ..Limits::default()
         };
-        let memory = Memory::default();
+        let memory = MemoryEngine::default();
         let mut world = World::at(Now::at(START), limits, memory.clone(), Arc::new(fine));
         world.front = RoomRouter::new(world.rooms.clone(), Arc::new(app), manifest("chat"));
         world.front.serve();
@@ -477,7 +477,7 @@ fn a_clock_that_is_set_changes_nothing_but_alarms_and_the_age_of_histories() {
 
 #[test]
 fn alarms_that_are_overdue_at_the_start_are_spread() {
-    let memory = Memory::default();
+    let memory = MemoryEngine::default();
     for n in 0..35 {
         let alarm = Some(Alarm {
             at: START - 60_000 + n,
@@ -504,7 +504,7 @@ fn alarms_that_are_overdue_at_the_start_are_spread() {
 
 #[test]
 fn alarms_of_a_storage_that_is_closed_at_the_start_ring_once_when_it_has_opened() {
-    let memory = Memory::default();
+    let memory = MemoryEngine::default();
     for n in 0..3 {
         let stored = RoomRecord {
             alarm: Some(Alarm {

@@ -24,7 +24,7 @@ use tidegate_hub::{
     app::{RoomAnswer, RoomEvent},
     limits::ROOMS_FAILING_MAX,
     rooms::{calls, storage::Range},
-    testing::{FakeApp, Memory},
+    testing::{FakeApp, MemoryEngine},
 };
 use tidegate_routing::{Manifest, Route, Target};
 
@@ -35,7 +35,7 @@ type Script = dyn Fn(&RoomEvent, &Transaction) -> Result<(), Fault> + Send + Syn
 /// messages to `log`, and broadcast them; `script` runs first.
 struct World {
     hub: Arc<Hub>,
-    memory: Memory,
+    memory: MemoryEngine,
     rooms: Arc<Rooms>,
     front: Arc<RoomRouter>,
     tasks: Arc<Mutex<VecDeque<Task>>>,
@@ -52,10 +52,10 @@ impl World {
     fn new(
         script: impl Fn(&RoomEvent, &Transaction) -> Result<(), Fault> + Send + Sync + 'static,
     ) -> World {
-        World::over(Memory::default(), Arc::new(script))
+        World::over(MemoryEngine::default(), Arc::new(script))
     }
 
-    fn over(memory: Memory, script: Arc<Script>) -> World {
+    fn over(memory: MemoryEngine, script: Arc<Script>) -> World {
         World::at(
             Now::at(START),
             Limits {
@@ -67,7 +67,7 @@ impl World {
         )
     }
 
-    fn at(now: Now, limits: Limits, memory: Memory, script: Arc<Script>) -> World {
+    fn at(now: Now, limits: Limits, memory: MemoryEngine, script: Arc<Script>) -> World {
         let hub = Hub::new(limits, Default::default(), 1);
         let wakes = Arc::<AtomicUsize>::default();
         let tasks = Arc::<Mutex<VecDeque<Task>>>::default();
@@ -213,7 +213,7 @@ fn app(script: Arc<Script>, woken: Arc<AtomicUsize>) -> Arc<FakeApp> {
             RoomEvent::Handle(..) => {
                 let log = transaction.get("log").unwrap().unwrap_or_default();
                 RoomAnswer::Response(Response {
-                    status: 200,
+                    status: http::StatusCode::OK,
                     headers: vec![],
                     body: log,
                 })
@@ -594,7 +594,7 @@ fn an_alarm_wakes_a_sleeping_room_once_and_survives_a_restart() {
 
 #[test]
 fn a_hundred_thousand_alarms_that_sleep_are_no_task_until_they_are_due() {
-    let memory = Memory::default();
+    let memory = MemoryEngine::default();
     for n in 0..100_000 {
         let alarm = Some(Alarm {
             at: START + 10_000 + n,

@@ -12,7 +12,7 @@ use std::{
 };
 use tidegate_hub::{
     Accept, Alarm, App as _, Call, CloseEvent, ConnectionGuard, Engine as _, EngineError, Fault,
-    Limits, Message, Now, Position, Request, Transaction, app::RoomEvent, testing::Memory,
+    Limits, Message, Now, Position, Request, Transaction, app::RoomEvent, testing::MemoryEngine,
 };
 
 const ROOMS: [&str; 5] = ["a", "b", "c", "d", "e"];
@@ -141,7 +141,7 @@ struct Leaving {
 
 /// The rooms under test, the model, and the connections of both.
 struct Pair {
-    memory: Memory,
+    memory: MemoryEngine,
     world: World,
     /// Unix milliseconds, for handlers.
     clock: Arc<AtomicU64>,
@@ -165,7 +165,12 @@ fn flush(transaction: &Transaction) -> Result<(), Fault> {
         .map_err(|error| Fault::Storage(error.to_string()))
 }
 
-fn start(now: Now, memory: Memory, clock: Arc<AtomicU64>, gap: Arc<Mutex<Option<bool>>>) -> World {
+fn start(
+    now: Now,
+    memory: MemoryEngine,
+    clock: Arc<AtomicU64>,
+    gap: Arc<Mutex<Option<bool>>>,
+) -> World {
     let script = move |event: &RoomEvent, transaction: &Transaction| {
         match event {
             RoomEvent::Open(conn, request) => {
@@ -221,7 +226,7 @@ fn start(now: Now, memory: Memory, clock: Arc<AtomicU64>, gap: Arc<Mutex<Option<
 impl Pair {
     fn new() -> Pair {
         let (memory, clock, gap) = (
-            Memory::default(),
+            MemoryEngine::default(),
             Arc::<AtomicU64>::default(),
             Arc::<Mutex<Option<bool>>>::default(),
         );

@@ -35,7 +35,7 @@ fn router() -> Router {
 }
 
 #[test]
-fn the_fallback_page_answers_what_is_nobody_else_s() {
+fn the_fallback_page_answers_paths_without_a_route() {
     let page = |pattern: &str, fallback| Page {
         pattern: pattern.into(),
         is_fallback: fallback,
@@ -189,7 +189,7 @@ fn a_separator_leads_past_no_guard() {
 }
 
 #[test]
-fn routes_of_one_path_are_told_apart_by_what_is_asked_for() {
+fn routes_of_one_path_differ_by_the_wanted_target() {
     use Wants::{Events, Other, WebSocket};
     let router = |targets: &[(&str, Target)]| {
         let route = |(method, target): &(&str, Target)| Route {

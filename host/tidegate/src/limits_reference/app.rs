@@ -274,7 +274,7 @@ pub(super) const THE_APP: Group = (
             "Instances in use at a time; streams, loaders, actions and rooms have shares of them",
             "the call waits for a while, then 503",
             &[
-                "tidegate/tests/faults.rs::events_beyond_the_instances_get_a_503_with_retry_after",
+                "tidegate/tests/faults/main.rs::events_beyond_the_instances_get_a_503_with_retry_after",
                 "tidegate/tests/hostile/instances.rs::streams_leave_a_share_of_instances_to_other_events",
                 "tidegate/tests/hostile/shares.rs::loaders_hold_at_most_their_share",
                 "tidegate/tests/hostile/shares.rs::actions_hold_at_most_their_share",

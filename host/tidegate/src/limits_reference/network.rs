@@ -150,7 +150,7 @@ pub(super) const WEBSOCKETS_AND_FEEDS: Group = (
             "upgrade_within",
             "Time for guards and the app to decide about an upgrade",
             "503",
-            &["tidegate/tests/faults.rs::a_slow_on_upgrade_is_a_fault_and_a_503"],
+            &["tidegate/tests/faults/main.rs::a_slow_on_upgrade_is_a_fault_and_a_503"],
         ),
         limit(
             "message_bytes_max",

@@ -4,14 +4,14 @@
 use super::{AdmittedRequest, Exchange, Responder};
 use crate::{
     dev,
-    http::answer::{self, ACCESS, HttpAnswer, LogContext},
+    http::answer::{self, ACCESS, HttpAnswer},
     http::refusal::{RequestRefusal, refuse},
     http::request_body::RequestBody,
     pages,
 };
 use http::{Method, StatusCode};
 use tidegate_hub::{
-    EngineStatus,
+    EngineStatus, FaultContext,
     dispatch::{Dispatch, FILE_METHODS, HostRefusal, LOADERS_PATH},
 };
 use tidegate_routing::Path;
@@ -87,10 +87,10 @@ impl Exchange {
                     name: &loader,
                     format,
                 },
-                context: LogContext {
+                context: FaultContext {
                     request: Some(LOADERS_PATH),
                     route,
-                    conn: None,
+                    ..FaultContext::default()
                 },
             })
             .await;

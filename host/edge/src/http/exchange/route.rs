@@ -15,7 +15,7 @@ use bytes::Bytes;
 use http::{Method, header};
 use http_body::Body as _;
 use std::sync::Arc;
-use tidegate_hub::{self as hub, Fault, Request};
+use tidegate_hub::{self as hub, Fault, Request, RequestId};
 use tidegate_routing::Target;
 
 impl Exchange {
@@ -41,7 +41,7 @@ impl Exchange {
         match target {
             Target::Http => self.http(version, head, body).await,
             Target::Stream => {
-                head.id = answer::next_id();
+                head.id = RequestId::next();
                 let streamed = version.app.stream(&head, Box::pin(body)).await;
                 // The client is at fault, whatever the app answers.
                 if self.state.is_late() {

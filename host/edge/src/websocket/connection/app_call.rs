@@ -2,12 +2,9 @@
 //! after a fault.
 
 use super::Connection;
-use crate::{
-    http::answer::{ACCESS, LogContext, log_fault},
-    http::pace::ClientSocket,
-};
+use crate::{http::answer::ACCESS, http::pace::ClientSocket};
 use std::task::{Context, Poll};
-use tidegate_hub::{Call, Close, Fault, realtime::session::Event};
+use tidegate_hub::{Call, Close, Fault, FaultContext, realtime::session::ConnectionEvent};
 use tracing::field::display;
 
 impl<Io: ClientSocket> Connection<Io> {
@@ -21,7 +18,7 @@ impl<Io: ClientSocket> Connection<Io> {
                 // The outbox is checked after the call, so messages from the app need not wake the
                 // task.
                 self.conn.outbox().unwatch();
-                self.is_opening = matches!(event, Event::Open);
+                self.is_opening = matches!(event, ConnectionEvent::Open);
                 self.call = Some(self.start_call(event));
             }
             let Some(Poll::Ready(outcome)) = self.call.as_mut().map(|call| call.as_mut().poll(cx))
@@ -47,7 +44,7 @@ impl<Io: ClientSocket> Connection<Io> {
         has_returned && self.is_readable
     }
 
-    fn start_call(&mut self, event: Event) -> Call<'static, ()> {
+    fn start_call(&mut self, event: ConnectionEvent) -> Call<'static, ()> {
         let (conn, version) = (self.conn.clone(), self.server.version());
         self.event = self
             .server
@@ -64,12 +61,12 @@ impl<Io: ClientSocket> Connection<Io> {
         self.log_access(&event);
         match event {
             // No served version has a handler for it.
-            Event::Messages(_) if is_gone() => Box::pin(async { Ok(()) }),
-            Event::Open => match self.open_event.take() {
+            ConnectionEvent::Messages(_) if is_gone() => Box::pin(async { Ok(()) }),
+            ConnectionEvent::Open => match self.open_event.take() {
                 Some(open) => open.version.app.clone().open(conn, open.request),
                 None => Box::pin(async { Ok(()) }),
             },
-            Event::Messages(mut messages) => {
+            ConnectionEvent::Messages(mut messages) => {
                 // These messages came before the room received the connection.
                 if conn.has_auto_response() {
                     messages.retain(|message| !conn.answer_automatically(message));
@@ -79,18 +76,18 @@ impl<Io: ClientSocket> Connection<Io> {
                     false => version.app.clone().messages(conn, messages),
                 }
             }
-            Event::Close(info) => {
+            ConnectionEvent::Close(info) => {
                 self.ended = Some(info);
                 Box::pin(async { Ok(()) })
             }
         }
     }
 
-    fn log_access(&self, event: &Event) {
+    fn log_access(&self, event: &ConnectionEvent) {
         let end = match event {
-            Event::Open => None,
-            Event::Messages(_) => return,
-            Event::Close(info) => Some(info),
+            ConnectionEvent::Open => None,
+            ConnectionEvent::Messages(_) => return,
+            ConnectionEvent::Close(info) => Some(info),
         };
         let conn = &self.conn;
         let (connection, room, route) = (
@@ -107,11 +104,11 @@ impl<Io: ClientSocket> Connection<Io> {
     }
 
     fn handle_fault(&mut self, fault: &Fault) {
-        let id = log_fault(
-            fault,
-            LogContext {
+        let id = fault.report(
+            self.server.hub.counters(),
+            FaultContext {
                 conn: Some(&self.conn),
-                ..LogContext::default()
+                ..FaultContext::default()
             },
         );
         if let Some(event) = &self.event {
@@ -119,7 +116,7 @@ impl<Io: ClientSocket> Connection<Io> {
                 self.conn.route().map_or("", |route| &route.pattern),
                 self.conn.attachment(),
             );
-            tracing::error!(id, route, event, attachment = %String::from_utf8_lossy(&attachment), "the event that failed");
+            tracing::error!(%id, route, event, attachment = %String::from_utf8_lossy(&attachment), "the event that failed");
         }
         let close = match fault {
             Fault::Busy => Close::new(1013, "busy, try again shortly"),

@@ -1,8 +1,10 @@
 //! Calls from routes and rooms into rooms, as events of the called room.
 
-use super::Rooms;
+use super::{Rooms, report};
 use crate::{
-    app::{Fault, RoomAnswer, RoomEvent},
+    app::{RoomAnswer, RoomEvent},
+    fault::Fault,
+    hub::Hub,
     name::RoomId,
     rooms::{
         calls::{CallError, Callee, RoomCall},
@@ -27,27 +29,32 @@ impl Callee for Rooms {
             Ok((
                 wait,
                 self.post(&room, RoomEvent::Call(payload), None)
-                    .map_err(call_error)?,
+                    .map_err(|fault| call_error(&self.hub, &room, &fault))?,
             ))
         };
-        let begun = begin();
+        let (begun, hub) = (begin(), self.hub.clone());
         Box::pin(async move {
             let (_wait, outcome) = begun?;
             match outcome.await {
                 Ok(Ok(RoomAnswer::Called(answer))) => {
                     answer.map_err(|(status, text)| CallError::Refused(status, text))
                 }
-                Ok(Err(fault)) => Err(call_error(fault)),
+                Ok(Err(fault)) => Err(call_error(&hub, &room, &fault)),
                 _ => Err(CallError::Failed),
             }
         })
     }
 }
 
-/// Returns the error that a caller gets for a fault. The text of the fault is only in the log.
-fn call_error(fault: Fault) -> CallError {
+/// Returns the error that a caller gets for a fault, and reports the fault unless the call was not
+/// made: then the caller decides.
+fn call_error(hub: &Hub, room: &RoomId, fault: &Fault) -> CallError {
+    if let Fault::Busy | Fault::Closed(_) | Fault::Unavailable(_) = fault {
+        return CallError::Busy;
+    }
+    report(hub, room, "a call of the room failed", fault);
     match fault {
-        Fault::Busy | Fault::Shortage | Fault::Closed(_) | Fault::Unavailable(_) => CallError::Busy,
+        Fault::Shortage => CallError::Busy,
         _ => CallError::Failed,
     }
 }

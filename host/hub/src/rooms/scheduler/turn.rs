@@ -10,9 +10,10 @@
 //!
 //! How an event runs in the instance is left to `wake`, the order of turns to the scheduler.
 
-use super::Rooms;
+use super::{Rooms, report};
 use crate::{
-    app::{Fault, RoomAnswer, RoomEvent},
+    app::{RoomAnswer, RoomEvent},
+    fault::Fault,
     limits::ALARM_RETRY,
     realtime::{connections::Conn, feed::Feed},
     rooms::{
@@ -162,7 +163,6 @@ impl Turn<'_> {
             // The instance remembers changes that did not happen, so it is dropped.
             *self.instance = None;
         }
-        let mut failures = Vec::new();
         for FinishedEvent {
             place,
             commit,
@@ -179,15 +179,16 @@ impl Turn<'_> {
                 let is_of_host =
                     failure.is_some() || outcome.as_ref().is_err_and(Fault::is_of_host);
                 self.finish_alarm(is_of_host);
+                if let Some(error) = &failure {
+                    tracing::warn!(room = %self.live.id, "its alarm has to wait: {error}");
+                }
             }
             let outcome = match (failure, outcome, again) {
                 (Some(error), Ok(_), again) => {
-                    failures.push(error.clone());
                     if let Some(event) = again {
                         self.pending.push((place, QueuedEvent { event, sender }));
                         continue;
                     }
-                    self.rooms.hub.counters().faults.add(1);
                     Err(error.into())
                 }
                 (_, Ok(RoomAnswer::Feed(Ok(answer))), _) => Ok(RoomAnswer::Feed(Ok(Feed {
@@ -207,10 +208,17 @@ impl Turn<'_> {
             {
                 conn.handle_opening();
             }
-            _ = sender.reply.send(outcome);
-        }
-        if let Some(error) = failures.first() {
-            tracing::error!(room = %self.live.id, "{} events did not happen: {error}", failures.len());
+            // A caller reports the fault that it receives. `run_alarm` reports that of an alarm.
+            if let Err(Err(fault)) = sender.reply.send(outcome)
+                && !is_alarm
+            {
+                report(
+                    &self.rooms.hub,
+                    &self.live.id,
+                    "its caller has gone",
+                    &fault,
+                );
+            }
         }
     }
 

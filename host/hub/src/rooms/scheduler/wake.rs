@@ -1,9 +1,10 @@
 //! Events of a turn in the instance of their room, which wakes for them.
 
-use super::turn::Turn;
+use super::{report, turn::Turn};
 use crate::{
-    app::{Fault, RoomAnswer, RoomEvent},
+    app::{RoomAnswer, RoomEvent},
     contract,
+    fault::Fault,
     realtime::{feed::Feed, history::Positions},
     rooms::{
         pending_feed::PendingFeed, room::PostError, slot::RoomInstance, transaction::Transaction,
@@ -83,7 +84,8 @@ impl Turn<'_> {
                 } else {
                     "it was the last try"
                 };
-                tracing::error!(%room, attempt = alarm.attempt, "its alarm failed, {again}: {fault}");
+                let event = format!("attempt {} of its alarm failed, {again}", alarm.attempt);
+                report(&self.rooms.hub, room, &event, fault);
             }
         }
         outcome

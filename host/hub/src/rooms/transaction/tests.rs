@@ -12,7 +12,7 @@ use crate::{
         outgoing::Close,
         publication::{Publication, TopicPolicy},
     },
-    testing::Memory,
+    testing::MemoryEngine,
 };
 use bytes::Bytes;
 
@@ -36,7 +36,7 @@ fn room(limits: Limits) -> (Arc<Hub>, Transaction, ConnectionGuard) {
         .unwrap();
     (
         hub.clone(),
-        Transaction::new(hub, Arc::new(Memory::default()), id),
+        Transaction::new(hub, Arc::new(MemoryEngine::default()), id),
         conn,
     )
 }

@@ -69,6 +69,7 @@ fn app() -> App {
         .room::<events::Guests>("/guests/{name}")
         .page("/parting", events::parting())
         .page("/page", pages::rogue())
+        .page("/broken", pages::broken())
         .page("/flood", pages::flood())
         .room::<room::Rogue>("/rooms/{name}")
         .get("/greedy/grow", greedy::grow)

@@ -31,6 +31,18 @@ pub(crate) fn rogue() -> Page {
         })
 }
 
+/// A page that cannot be rendered, with a loader that never brings a value.
+pub(crate) fn broken() -> Page {
+    Page::new(unrendered).loader(
+        Loader::new("sleep").deferred(),
+        async |_: &Request, _: &mut Sink<()>| misbehave("sleep").await,
+    )
+}
+
+fn unrendered(_: &Request, _: &View) -> Response {
+    panic!("it is not rendered")
+}
+
 /// Counts the bytes of each field, of any size.
 async fn weigh(form: &mut Form) -> Result<Done> {
     let mut weights = Vec::new();

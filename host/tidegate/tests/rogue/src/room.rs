@@ -65,6 +65,11 @@ impl Room for Rogue {
                 cx.alarm_in(Duration::from_millis(with.parse()?));
                 Ok(())
             }
+            "alarm-that-fails" => {
+                cx.put("failing", with)?;
+                cx.alarm_in(Duration::ZERO);
+                Ok(())
+            }
             "members" => conn.send(cx.connections().len().to_string()),
             "via" => conn.send(via(with)?),
             "keep" => conn.set_attachment(with.as_bytes()),
@@ -94,14 +99,15 @@ impl Room for Rogue {
         Ok(Response::text(format!("{count}\n{}", lines.join("\n"))))
     }
 
-    /// "via NAME rest" calls that room with the rest; "then HOW" adds a line and misbehaves; any
-    /// other text is added as a line.
+    /// "via NAME rest" calls that room with the rest; "then HOW" adds a line and misbehaves; "long N"
+    /// answers with N bytes; any other text is added as a line.
     async fn call(&mut self, cx: &Cx, payload: Vec<u8>) -> Result<Vec<u8>> {
         let text = String::from_utf8(payload)?;
         let (what, with) = text.split_once(' ').unwrap_or((&text, ""));
         match what {
             "via" => via(with),
             "refuse" => Err(Error::status(409, with)),
+            "long" => Ok(vec![b'x'; with.parse()?]),
             "then" => {
                 self.add(cx, "half done")?;
                 misbehave(with).await?;
@@ -115,7 +121,19 @@ impl Room for Rogue {
         Ok(Feed::new().first("begun"))
     }
 
+    /// Misbehaves as the attachment says, if that is "do HOW".
+    async fn close(&mut self, _: &Cx, conn: &Conn, _: &CloseEvent) -> Result {
+        let attachment = String::from_utf8(conn.attachment())?;
+        match attachment.strip_prefix("do ") {
+            Some(how) => misbehave(how).await,
+            None => Ok(()),
+        }
+    }
+
     async fn alarm(&mut self, cx: &Cx) -> Result {
+        if let Some(how) = cx.get("failing") {
+            misbehave(&String::from_utf8(how)?).await?;
+        }
         self.add(cx, &format!("alarm {}", cx.attempt())).map(drop)
     }
 }

@@ -1,6 +1,8 @@
 //! Guest code that fails, in every way and in every place where it is called: the fault affects
 //! only its own call, and no client reads the secrets of the app.
 
+mod reports;
+#[path = "../support/mod.rs"]
 mod support;
 
 use futures_util::{StreamExt as _, future::join_all};
