@@ -264,7 +264,7 @@ mod tests {
         let stream = kind("text/event-stream");
         // Only streamed bodies get timers.
         assert!(with(200, &[stream]));
-        assert!(with(200, &[kind("SentText/Event-Stream ; charset=utf-8")]));
+        assert!(with(200, &[kind("Text/Event-Stream ; charset=utf-8")]));
         assert!(!with(200, &[]) && !with(200, &[kind("text/event-streams")]));
         assert!(!with(204, &[stream]) && !with(503, &[stream]));
         assert!(!with(200, &[stream, ("content-encoding", "gzip")]));
