@@ -301,11 +301,19 @@ impl Budget {
     /// Admits the memory of an instance with little memory. The bytes are not reserved, but refused
     /// if the process has no room for them.
     pub fn admit_small(&self, bytes: usize) -> Result<(), OutOfMemory> {
+        // Values that were handed over are measured, so they are uncounted bytes and may be covered by
+        // the reservations for them at once. Half of the smaller amount counts once here, so that
+        // large calls that hand over much do not leave small ones without memory that is free.
+        let counted_twice = self
+            .reserved_for(MemoryKind::HandOver)
+            .min(self.uncounted.load(Relaxed))
+            / 2;
+        let counted = self.reserved().saturating_sub(counted_twice);
         // One atomic step: if a refused admission were added and subtracted again, a look in between
         // would set the sum to zero, and the subtraction would wrap.
         let admit = |admitted: usize| {
             let admitted = admitted.saturating_add(bytes);
-            self.is_within(SMALL_PERCENT, self.reserved(), admitted)
+            self.is_within(SMALL_PERCENT, counted, admitted)
                 .then_some(admitted)
         };
         if self.admitted.fetch_update(Relaxed, Relaxed, admit).is_err() {

@@ -15,6 +15,7 @@ use crate::{
     form::FormResource,
     meter, pages,
     pool::GuestInstance,
+    state::{MEMORY_RETRY, MEMORY_WAIT},
     stdio::EventContext,
 };
 use bytes::Bytes;
@@ -23,6 +24,7 @@ use tidegate_hub::{
     self as hub, Accept, CloseEvent, Decision, Fault, Feed, FeedEvent, Header, Message, Pass,
     Request, Response, RoomId, Verdict, page,
 };
+use tokio::time::{Instant, sleep};
 use wasmtime::{
     Result,
     component::{Resource, ResourceAny},
@@ -51,6 +53,9 @@ impl GuestInstance {
         wall_max: Duration,
         call: impl AsyncFnOnce(&mut GuestInstance) -> Result<T>,
     ) -> std::result::Result<T, Fault> {
+        if self.store.data_mut().memory.begin_call().is_err() {
+            Box::pin(self.wait_to_begin_call()).await?;
+        }
         let state = self.store.data_mut();
         state.memory.begin_event();
         let clock = state.meter.clone();
@@ -59,11 +64,25 @@ impl GuestInstance {
         let outcome = meter::event(&clock, wall_max, pin!(call(self))).await?;
         match outcome {
             Ok(value) => {
-                self.store.data_mut().set_about(EventContext::default());
+                let state = self.store.data_mut();
+                state.memory.end_call();
+                state.set_about(EventContext::default());
                 Ok(value)
             }
             Err(error) => Err(fault(&error, &self.store)),
         }
+    }
+
+    /// Waits until the server has memory for the values that the next call may pass to the host.
+    async fn wait_to_begin_call(&mut self) -> std::result::Result<(), Fault> {
+        let until = Instant::now() + MEMORY_WAIT;
+        while Instant::now() < until && !self.store.data().meter.is_evicted() {
+            sleep(MEMORY_RETRY).await;
+            if self.store.data_mut().memory.begin_call().is_ok() {
+                return Ok(());
+            }
+        }
+        Err(Fault::Shortage)
     }
 
     pub(crate) async fn check(&mut self, guard: u32, request: &Request) -> Result<Verdict> {

@@ -291,14 +291,16 @@ impl MemoryLimit {
         self.deny(true)
     }
 
-    /// An instance that was idle is called: reserves what it may hand over to the host.
+    /// A call begins: reserves what it may hand over to the host. Changes nothing if that is reserved already.
     pub(crate) fn begin_call(&mut self) -> Result<(), OutOfMemory> {
         self.shares
             .as_mut()
             .map_or(Ok(()), |shares| shares.begin_call(self.bytes))
     }
 
-    /// The instance becomes idle, so it hands over nothing.
+    /// A call has ended: gives its reservation back, since the values that it handed over are part of the measured memory from now on.
+    /// Otherwise an instance that waits between two calls (of a loader or a room) would count those bytes twice, and small calls would
+    /// wait for memory that is free.
     pub(crate) fn end_call(&mut self) {
         if let Some(shares) = &mut self.shares {
             // Less than before is never refused.

@@ -153,6 +153,20 @@ fn small_instances_are_admitted_as_far_as_the_last_look_left_room() {
 }
 
 #[test]
+fn values_that_were_handed_over_leave_room_for_small_instances() {
+    let budget = budget();
+    budget.reserve(MemoryKind::HandOver, 40 * MIB).unwrap();
+    // All of it was handed over, and is measured.
+    budget.look(40 * MIB);
+    let admitted = (0..50).filter(|_| budget.admit_small(MIB).is_ok()).count();
+    assert_eq!(admitted, 35);
+    budget.look(40 * MIB);
+    // Large amounts fit up to their bound, as if no value were handed over yet.
+    let reserved = |mib: usize| budget.reserve(MemoryKind::Request, mib * MIB);
+    assert_eq!((reserved(6), reserved(5)), (Err(OutOfMemory), Ok(())));
+}
+
+#[test]
 fn a_burst_of_small_instances_does_not_refuse_larger_amounts() {
     // MiB: instances admitted since the look, and the most that is reserved after them. With 60
     // measured, the bound of large amounts is 85, and that of both together is 95.

@@ -172,6 +172,10 @@ fn send(address: &str, request: &[u8]) -> String {
 
 /// Sends the same request on many connections, and reads none of the answers.
 fn hold_open(address: &str, path: &str, count: usize) {
+    hold_open_for(Duration::from_secs(2), address, path, count);
+}
+
+fn hold_open_for(time: Duration, address: &str, path: &str, count: usize) {
     let streams = (0..count).map(|_| {
         let mut stream = connect(address);
         // If the server closes the connection, this client has not failed.
@@ -179,7 +183,7 @@ fn hold_open(address: &str, path: &str, count: usize) {
         stream
     });
     let streams: Vec<TcpStream> = streams.collect();
-    thread::sleep(Duration::from_secs(2));
+    thread::sleep(time);
     drop(streams);
 }
 
@@ -607,6 +611,17 @@ fn an_announced_length_takes_no_memory_before_its_bytes_arrive() {
         grown / MIB,
         100
     );
+}
+
+/// The loaders of unread pages keep their instances and a value of each for as long as the clients
+/// wish. A call that has to wait for memory is refused after five seconds.
+#[test]
+fn a_plain_route_is_served_while_unread_values_take_the_memory() {
+    let server = serve(&[]);
+    let bystanders = Bystanders::of(&server);
+    let time = Duration::from_secs(9);
+    hold_open_for(time, server.address(), "/greedy/page", 300);
+    bystanders.check("values of pages");
 }
 
 /// Clients may keep the memory that they have reserved, and stay below the last stage with it.

@@ -50,6 +50,21 @@ pub(crate) async fn stream(_: Request, reply: Reply) -> Result {
     }
 }
 
+/// A page with two loaders whose values are large, and that stop only when the client no longer
+/// reads.
+pub(crate) fn page() -> Page {
+    Page::new(|_, _| Response::html("<!doctype html><body><!--tidegate--></body>"))
+        .loader(Loader::new("first"), send_large_values)
+        .loader(Loader::live("live"), send_large_values)
+}
+
+async fn send_large_values(_: &Request, sink: &mut Sink<str>) -> Result {
+    let text = "v".repeat(900 << 10);
+    loop {
+        sink.send(&text).await?;
+    }
+}
+
 /// `?topics=&each=&bytes=&from=`: publishes to topics with long names.
 pub(crate) async fn publish(req: Request) -> Result<String> {
     let (from, topics, each): (u64, u64, u64) =

@@ -83,6 +83,7 @@ fn app() -> App {
         })
         .post("/greedy/storm", greedy::storm)
         .stream("/greedy/stream", greedy::stream)
+        .page("/greedy/page", greedy::page())
         .room::<greedy::Greedy>("/greedy/rooms/{name}")
         .stream("/stream/{how}/before", streams::before)
         .stream("/stream/{how}/midway", streams::midway)
