@@ -35,7 +35,7 @@ pub(crate) enum HeldKind {
 /// Framing of an answer that is held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum HeldFraming {
-    /// Chunks, then trailers.
+    /// Chunks.
     Chunked,
     /// The bytes alone, until the connection ends.
     UntilClose,
@@ -72,9 +72,7 @@ impl http_body::Body for AnswerBody {
                 stream.as_mut().poll_frame(cx).map(|next| {
                     next.map(|frame| match frame {
                         Ok(Frame::Data(bytes)) => Ok(http_body::Frame::data(bytes)),
-                        Ok(Frame::Trailers(trailers)) => {
-                            Ok(http_body::Frame::trailers(trailers::permitted(trailers)))
-                        }
+                        Ok(Frame::Trailers(trailers)) => Ok(http_body::Frame::trailers(trailers)),
                         Err(error) => Err(io::Error::other(error)),
                     })
                 })

@@ -6,7 +6,7 @@
 //!
 //! Invariant: each counter has one writer, so most records are plain stores.
 
-use crate::{http::answer::HeldAnswer, http::turn::Requests};
+use crate::{http::answer::HeldAnswer, http::trailers::PendingTrailers, http::turn::Requests};
 use http::{HeaderMap, header};
 use std::{
     io,
@@ -43,6 +43,8 @@ pub(crate) struct ConnectionState {
     pub(super) tail: AtomicU64,
     pub(super) request: RequestState,
     pub(super) is_broken_off: AtomicBool,
+    /// Trailers of the current answer.
+    pub(crate) trailers: PendingTrailers,
     /// Number of requests that begin in one poll.
     pub(crate) turn: Requests,
 }
@@ -132,6 +134,7 @@ impl ConnectionState {
         request.has_unread.store(false, Relaxed);
         request.body_received.store(0, Relaxed);
         request.is_open.store(true, Relaxed);
+        self.trailers.accept(false);
     }
 
     /// Records whether the request asks for the end of the connection (RFC 9112 section 9.6). Only

@@ -24,7 +24,7 @@ use crate::{
     http::answer::{AnswerBody, HeldAnswer, HeldFraming, HeldKind, HttpAnswer},
     http::connection_state::ConnectionState,
     http::pace::{ClientSocket, PaceMeter, PaceRule, stopped},
-    http::trailers,
+    http::trailers::LAST_CHUNK,
     server::Server,
 };
 use bytes::Bytes;
@@ -135,8 +135,6 @@ pub(crate) async fn write<Io: ClientSocket>(
     let mut out = framing.head(&parts, goes_on);
     drop(parts);
     let mut read_ahead = ReadAhead::new(ahead);
-    // Boxed because most answers have no trailers and wait long.
-    let mut trailers = None::<Box<HeaderMap>>;
     loop {
         let next = if read_ahead.has_ended {
             let server = io.server.clone();
@@ -148,9 +146,8 @@ pub(crate) async fn write<Io: ClientSocket>(
         };
         match next {
             HeldEvent::Frame(Ok(Frame::Data(bytes))) => framing.push_data(&mut out, &bytes),
-            HeldEvent::Frame(Ok(Frame::Trailers(fields))) => {
-                trailers = Some(Box::new(trailers::permitted(fields)))
-            }
+            // Feeds, pages and loaders have none.
+            HeldEvent::Frame(Ok(Frame::Trailers(_))) => {}
             HeldEvent::Frame(Err(_)) => {
                 io.write_all(&out).await?;
                 if framing == HeldFraming::UntilClose {
@@ -161,7 +158,7 @@ pub(crate) async fn write<Io: ClientSocket>(
             }
             HeldEvent::ReadAhead => {}
             HeldEvent::End => {
-                framing.push_end(&mut out, trailers.as_deref());
+                framing.push_end(&mut out);
                 io.write_all(&out).await?;
                 return Ok(Some(FinishedAnswer {
                     io: io.io,
@@ -376,13 +373,9 @@ impl HeldFraming {
         }
     }
 
-    fn push_end(self, out: &mut Vec<u8>, trailers: Option<&HeaderMap>) {
+    fn push_end(self, out: &mut Vec<u8>) {
         if self == HeldFraming::Chunked {
-            out.extend_from_slice(b"0\r\n");
-            trailers
-                .into_iter()
-                .for_each(|fields| push_fields(out, fields));
-            out.extend_from_slice(b"\r\n");
+            out.extend_from_slice(LAST_CHUNK);
         }
     }
 }

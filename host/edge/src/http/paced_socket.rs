@@ -1,13 +1,14 @@
 //! A socket that records the bytes that move and the directions that wait, for the clock of its
 //! connection.
 //!
-//! Owner: hyper. The socket drops an abandoned body while its answer is written, and looks for the
-//! end of the connection while hyper does not read.
+//! Owner: hyper. The socket drops an abandoned body while its answer is written, looks for the end
+//! of the connection while hyper does not read, and adds trailers to a last chunk.
 
 use crate::{
     http::connection_state::{ConnectionState, add, tail_of},
     http::linger,
     http::pace::{ClientEnd, ClientSocket},
+    http::trailers::LAST_CHUNK,
     memory::ConnectionMemory,
 };
 use bytes::{Buf as _, Bytes};
@@ -15,7 +16,7 @@ use std::{
     io,
     pin::Pin,
     sync::{Arc, atomic::Ordering::Relaxed},
-    task::{Context, Poll},
+    task::{Context, Poll, ready},
 };
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
@@ -28,6 +29,8 @@ pub(crate) struct PacedSocket<Io> {
     memory: Arc<ConnectionMemory>,
     /// Maximum number of bytes of an abandoned body that are dropped.
     discard_max: usize,
+    /// Rest of a last chunk with trailers, which replaces hyper's.
+    last_chunk: Bytes,
 }
 
 impl<Io> PacedSocket<Io> {
@@ -44,6 +47,7 @@ impl<Io> PacedSocket<Io> {
             state,
             memory,
             discard_max,
+            last_chunk: Bytes::new(),
         }
     }
 
@@ -79,6 +83,36 @@ impl<Io: ClientSocket> PacedSocket<Io> {
             self.discard(cx);
         }
         poll
+    }
+
+    /// Returns true if a last chunk with trailers replaces the next bytes that hyper writes.
+    fn has_last_chunk(&self) -> bool {
+        self.state.trailers.is_next() || !self.last_chunk.is_empty()
+    }
+
+    /// Writes a last chunk with trailers in place of the one that hyper writes.
+    #[cold]
+    fn poll_write_last_chunk(
+        &mut self,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        if !bytes.starts_with(LAST_CHUNK) {
+            // An answer that ends without its last chunk is not taken for a whole one.
+            return Poll::Ready(Err(io::Error::other("hyper did not write a last chunk")));
+        }
+        if self.last_chunk.is_empty() {
+            self.last_chunk = self.state.trailers.take_last_chunk().into();
+        }
+        while !self.last_chunk.is_empty() {
+            let poll = Pin::new(&mut self.io).poll_write(cx, &self.last_chunk);
+            let written = ready!(self.note_written(cx, poll))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.last_chunk.advance(written);
+        }
+        Poll::Ready(Ok(LAST_CHUNK.len()))
     }
 
     /// Drops bytes from the client.
@@ -145,6 +179,9 @@ impl<Io: ClientSocket> AsyncWrite for PacedSocket<Io> {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        if self.has_last_chunk() {
+            return self.poll_write_last_chunk(cx, bytes);
+        }
         let poll = Pin::new(&mut self.io).poll_write(cx, bytes);
         self.note_written(cx, poll)
     }
@@ -154,6 +191,10 @@ impl<Io: ClientSocket> AsyncWrite for PacedSocket<Io> {
         cx: &mut Context<'_>,
         parts: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
+        if self.has_last_chunk() {
+            let first = parts.iter().find(|part| !part.is_empty());
+            return self.poll_write_last_chunk(cx, first.map_or(&[], |part| part));
+        }
         let poll = Pin::new(&mut self.io).poll_write_vectored(cx, parts);
         self.note_written(cx, poll)
     }
@@ -174,6 +215,9 @@ impl<Io: ClientSocket> AsyncWrite for PacedSocket<Io> {
             self.state.note_failure(&error);
             return Poll::Ready(Err(error));
         }
+        if self.state.trailers.note_flush() {
+            cx.waker().wake_by_ref();
+        }
         let poll = Pin::new(&mut self.io).poll_flush(cx);
         if let Poll::Ready(Err(error)) = &poll {
             self.state.note_failure(error);
@@ -183,5 +227,74 @@ impl<Io: ClientSocket> AsyncWrite for PacedSocket<Io> {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use http::HeaderMap;
+    use std::task::Waker;
+    use tidegate_hub::Budget;
+    use tokio::io::{AsyncReadExt as _, duplex};
+
+    #[tokio::test]
+    async fn trailers_replace_a_last_chunk_and_no_other_bytes() {
+        for capacity in [1, 2, 3, 7, 64] {
+            let state = Arc::<ConnectionState>::default();
+            let (io, mut client) = duplex(capacity);
+            let mut io = PacedSocket::new(
+                io,
+                Bytes::new(),
+                state.clone(),
+                ConnectionMemory::new(&Arc::new(Budget::new(0))),
+                0,
+            );
+            let reader = tokio::spawn(async move {
+                let mut text = String::new();
+                client.read_to_string(&mut text).await.map(|_| text)
+            });
+            let write = async |io: &mut PacedSocket<_>, mut bytes: &[u8]| {
+                while !bytes.is_empty() {
+                    let written = tokio::io::AsyncWriteExt::write(io, bytes).await.unwrap();
+                    bytes = &bytes[written..];
+                }
+            };
+            state.trailers.accept(true);
+            write(&mut io, b"5\r\nhello\r\n").await;
+            let mut fields = HeaderMap::new();
+            fields.insert("x-a", "1".parse().unwrap());
+            assert!(state.trailers.store(fields) && !state.trailers.is_next());
+            tokio::io::AsyncWriteExt::flush(&mut io).await.unwrap();
+            assert!(state.trailers.is_next());
+            // The next answer may be in the same buffer.
+            write(&mut io, b"0\r\n\r\nHTTP/1.1 200 OK").await;
+            drop(io);
+            assert_eq!(
+                reader.await.unwrap().unwrap(),
+                "5\r\nhello\r\n0\r\nx-a: 1\r\n\r\nHTTP/1.1 200 OK",
+                "{capacity}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_never_ends_if_its_last_chunk_is_not_next() {
+        let state = Arc::<ConnectionState>::default();
+        let (io, _client) = duplex(64);
+        let mut io = PacedSocket::new(
+            io,
+            Bytes::new(),
+            state.clone(),
+            ConnectionMemory::new(&Arc::new(Budget::new(0))),
+            0,
+        );
+        state.trailers.accept(true);
+        let mut fields = HeaderMap::new();
+        fields.insert("x-a", "1".parse().unwrap());
+        assert!(state.trailers.store(fields) && state.trailers.note_flush());
+        let mut cx = Context::from_waker(Waker::noop());
+        let poll = Pin::new(&mut io).poll_write(&mut cx, b"5\r\nhello\r\n");
+        assert!(matches!(poll, Poll::Ready(Err(_))), "{poll:?}");
     }
 }

@@ -1,11 +1,86 @@
-//! Trailers of a streamed answer (RFC 9110 section 6.5): the clients that receive them, and the
-//! permitted fields.
+//! Trailers of a streamed answer (RFC 9110 section 6.5): the clients that receive them, the
+//! permitted fields, and their way past hyper.
 //!
-//! hyper writes only the trailers that the head announces in `Trailer`. A guest need not announce
-//! its trailers, so an answer to a client that accepts trailers bypasses hyper (`held.rs`) where
-//! that is possible: after the whole request has been read.
+//! hyper writes only the trailers that the head announces in `Trailer`, and a guest need not
+//! announce its trailers. So `Http1Body` stores them in `PendingTrailers` and ends without them, and
+//! `PacedSocket` writes a last chunk with trailers in place of hyper's last chunk.
+//!
+//! Invariant: the socket replaces nothing but a last chunk. The body ends only after a flush of the
+//! socket, and hyper flushes the socket only when its own buffer is empty. So the next bytes that
+//! hyper writes are the last chunk.
 
 use http::{HeaderMap, HeaderName, HeaderValue, header};
+use std::sync::{
+    Mutex, PoisonError,
+    atomic::{AtomicBool, AtomicU8, Ordering::Relaxed},
+};
+
+/// The last chunk as hyper writes it (RFC 9112 section 7.1).
+pub(crate) const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
+
+/// Trailers of the current answer, between its body and the socket. Both belong to one task.
+#[derive(Debug, Default)]
+pub(crate) struct PendingTrailers {
+    /// True if the current answer has chunks and its client accepts trailers.
+    is_accepted: AtomicBool,
+    stage: AtomicU8,
+    fields: Mutex<HeaderMap>,
+}
+
+/// There are no trailers.
+const EMPTY: u8 = 0;
+/// There are trailers, and hyper may have bytes that precede them.
+const STORED: u8 = 1;
+/// There are trailers, and the next bytes that hyper writes are the last chunk.
+const NEXT: u8 = 2;
+
+impl PendingTrailers {
+    /// Records whether the client of the current answer receives trailers. Trailers that are stored
+    /// stay: the next request may begin before the last chunk has been written.
+    pub(crate) fn accept(&self, is_accepted: bool) {
+        self.is_accepted.store(is_accepted, Relaxed);
+    }
+
+    /// Stores the permitted ones of these trailers. Returns false if the client receives none.
+    pub(crate) fn store(&self, trailers: HeaderMap) -> bool {
+        if !self.is_accepted.load(Relaxed) {
+            return false;
+        }
+        let fields = permitted(trailers);
+        let has_any = !fields.is_empty();
+        if has_any {
+            *self.fields.lock().unwrap_or_else(PoisonError::into_inner) = fields;
+            self.stage.store(STORED, Relaxed);
+        }
+        has_any
+    }
+
+    /// Returns true if the body may end: the next bytes that hyper writes are the last chunk.
+    pub(crate) fn is_next(&self) -> bool {
+        self.stage.load(Relaxed) == NEXT
+    }
+
+    /// Records that hyper's buffer is empty. Returns true if the body waits for this.
+    pub(crate) fn note_flush(&self) -> bool {
+        let is_stored = self.stage.load(Relaxed) == STORED;
+        if is_stored {
+            self.stage.store(NEXT, Relaxed);
+        }
+        is_stored
+    }
+
+    /// Takes the trailers, and returns the last chunk with them.
+    pub(crate) fn take_last_chunk(&self) -> Vec<u8> {
+        self.stage.store(EMPTY, Relaxed);
+        let mut fields = self.fields.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut chunk = b"0\r\n".to_vec();
+        for (name, value) in &std::mem::take(&mut *fields) {
+            chunk.extend([name.as_str().as_bytes(), b": ", value.as_bytes(), b"\r\n"].concat());
+        }
+        chunk.extend_from_slice(b"\r\n");
+        chunk
+    }
+}
 
 /// Returns true if the client accepts trailers (RFC 9110 section 10.1.4).
 pub(crate) fn are_accepted(headers: &HeaderMap) -> bool {

@@ -374,6 +374,8 @@ async fn a_stream_that_is_cut_off_leaves_other_streams_running() {
 async fn only_clients_that_accept_trailers_get_them_and_only_permitted_fields() {
     let accepts = "te: gzip;q=0.1, trailers\r\n\r\n";
     let body = "te: trailers\r\ncontent-length: 3\r\n\r\nabc";
+    let begun = "te: trailers\r\ncontent-length: 10\r\n\r\nabc";
+    let begun_chunked = "te: trailers\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n";
     let cases = [
         ("GET /trailers?x-a", accepts, "x-a: 1\r\n"),
         ("GET /trailers?announced&x-a", accepts, "x-a: 1\r\n"),
@@ -391,20 +393,47 @@ async fn only_clients_that_accept_trailers_get_them_and_only_permitted_fields() 
         ("GET /trailers?announced&x-a", "\r\n", ""),
         ("GET /trailers?x-a", "\r\n", ""),
         ("GET /trailers?x-a", "te: gzip\r\n\r\n", ""),
-        // hyper writes only the announced trailers here; the request's body is not read.
+        // Large enough for several writes.
+        ("GET /trailers?x-a&size=300000", accepts, "x-a: 1\r\n"),
+        (
+            "GET /trailers?announced&x-a&size=300000",
+            accepts,
+            "x-a: 1\r\n",
+        ),
+        // The guest does not read the request's body.
         (
             "POST /trailers?announced&x-a&set-cookie",
             body,
             "x-a: 1\r\n",
+        ),
+        ("POST /trailers?x-a&set-cookie", body, "x-a: 1\r\n"),
+        ("POST /trailers?x-a&x-b", body, "x-a: 1\r\nx-b: 1\r\n"),
+        // The body of the request is not there yet.
+        ("POST /trailers?x-a&x-b", begun, "x-a: 1\r\nx-b: 1\r\n"),
+        ("POST /trailers?announced&x-a", begun, "x-a: 1\r\n"),
+        ("POST /trailers?x-a&size=300000", begun, "x-a: 1\r\n"),
+        ("POST /trailers?x-a", begun_chunked, "x-a: 1\r\n"),
+        ("POST /trailers?host", begun, ""),
+        // The guest has read the first bytes of a body that goes on.
+        ("POST /trailers?x-a&read", begun, "x-a: 1\r\n"),
+        ("POST /trailers?announced&x-a&read", begun, "x-a: 1\r\n"),
+        ("POST /trailers?x-a&read", begun_chunked, "x-a: 1\r\n"),
+        ("POST /trailers?x-a&read&size=300000", begun, "x-a: 1\r\n"),
+        (
+            "POST /trailers?x-a&read",
+            "content-length: 10\r\n\r\nabc",
+            "",
         ),
     ];
     for (app, args) in APPS {
         let server = serve(app, args);
         for (head, more, trailers) in cases {
             let answer = request(&server, head, more).await;
-            let mut lines: Vec<&str> = answer.body["hello".len()..]
-                .split_inclusive("\r\n")
-                .collect();
+            let size = head
+                .split_once("size=")
+                .map_or(0, |(_, size)| size.parse().unwrap());
+            let text = "hello".repeat(size / 5 + 1);
+            let mut lines: Vec<&str> = answer.body[text.len()..].split_inclusive("\r\n").collect();
             lines.sort_unstable();
             assert_eq!(
                 (lines.concat().as_str(), answer.end),
@@ -423,6 +452,71 @@ async fn only_clients_that_accept_trailers_get_them_and_only_permitted_fields() 
                 refused.iter().all(|name| !announced.contains(name)),
                 "{app} {head}: {announced}"
             );
+        }
+        assert_eq!(server.stop().counter("faults"), 0, "{app} {args:?}");
+    }
+}
+
+#[tokio::test]
+async fn trailers_end_one_answer_of_a_connection_and_no_other() {
+    let data = "hello";
+    let cases: [(&str, &[&str], &[&str]); 6] = [
+        (
+            "GET /trailers?x-a HTTP/1.1\r\nhost: x\r\nte: trailers\r\n\r\n\
+             GET /trailers?x-b HTTP/1.1\r\nhost: x\r\n\r\n\
+             GET /trailers?x-c HTTP/1.1\r\nhost: x\r\nte: trailers\r\nconnection: close\r\n\r\n",
+            &[data, data, data],
+            &["x-a: 1\r\n", "", "x-c: 1\r\n"],
+        ),
+        (
+            "GET /trailers?announced&x-a HTTP/1.1\r\nhost: x\r\nte: trailers\r\n\r\n\
+             GET /status/200 HTTP/1.1\r\nhost: x\r\nte: trailers\r\n\r\n\
+             GET /trailers?x-c HTTP/1.1\r\nhost: x\r\nte: trailers\r\nconnection: close\r\n\r\n",
+            &[data, data, data],
+            &["x-a: 1\r\n", "", "x-c: 1\r\n"],
+        ),
+        (
+            "HEAD /trailers?x-a HTTP/1.1\r\nhost: x\r\nte: trailers\r\n\r\n\
+             GET /trailers?x-b HTTP/1.1\r\nhost: x\r\nte: trailers\r\nconnection: close\r\n\r\n",
+            &["", data],
+            &["", "x-b: 1\r\n"],
+        ),
+        // HTTP/1.0 has no chunks.
+        (
+            "GET /trailers?x-a HTTP/1.0\r\nhost: x\r\nte: trailers\r\n\r\n",
+            &[data],
+            &[""],
+        ),
+        (
+            "GET /trailers?announced&x-a HTTP/1.0\r\nhost: x\r\nte: trailers\r\n\r\n",
+            &[data],
+            &[""],
+        ),
+        (
+            "GET /status/204 HTTP/1.1\r\nhost: x\r\nte: trailers\r\n\r\n\
+             GET /trailers?x-b HTTP/1.1\r\nhost: x\r\nte: trailers\r\nconnection: close\r\n\r\n",
+            &["", data],
+            &["", "x-b: 1\r\n"],
+        ),
+    ];
+    for (app, args) in APPS {
+        let server = serve(app, args);
+        for (requests, bodies, trailers) in cases {
+            let text = Raw::send(server.address(), requests).await.rest().await;
+            let mut answers: Vec<&str> = text.split("HTTP/1.").skip(1).collect();
+            assert_eq!(answers.len(), bodies.len(), "{app} {text:?}");
+            for ((answer, body), trailers) in answers.drain(..).zip(bodies).zip(trailers) {
+                let (head, rest) = answer.split_once("\r\n\r\n").unwrap();
+                let is_chunked = header(head, "transfer-encoding").is_some() && !body.is_empty();
+                let received = if is_chunked {
+                    let parsed = Answer::parse(answer);
+                    assert_eq!(parsed.end, Whole, "{app} {answer:?}");
+                    parsed.body
+                } else {
+                    rest.to_owned()
+                };
+                assert_eq!(received, [*body, *trailers].concat(), "{app} {text:?}");
+            }
         }
         assert_eq!(server.stop().counter("faults"), 0, "{app} {args:?}");
     }

@@ -2,7 +2,7 @@
 
 use super::Exchange;
 use crate::{
-    http::answer::{self, AnswerBody, HeldKind, HttpAnswer},
+    http::answer::{self, HttpAnswer},
     http::refusal::{RequestRefusal, refuse},
     http::request_body::RequestBody,
     http::trailers,
@@ -77,16 +77,10 @@ impl Exchange {
             answer::from_stream(streamed, head.id, accepts_trailers)?,
             self.server.hub.limits().comment_every,
         );
-        // hyper would drop trailers that are not announced.
-        let can_be_held = self.state.has_read_body()
-            && head.method != Method::HEAD
-            && !answer.headers().contains_key(header::CONTENT_LENGTH);
-        match answer.into_parts() {
-            (parts, AnswerBody::Stream(body)) if accepts_trailers && can_be_held => Ok(
-                HttpAnswer::from_parts(parts, AnswerBody::Held(body, HeldKind::Finite)),
-            ),
-            (parts, body) => Ok(HttpAnswer::from_parts(parts, body)),
-        }
+        // An answer without chunks has no place for trailers.
+        let has_chunks = !answer.headers().contains_key(header::CONTENT_LENGTH);
+        self.state.trailers.accept(accepts_trailers && has_chunks);
+        Ok(answer)
     }
 
     async fn http(

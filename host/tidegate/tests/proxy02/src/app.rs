@@ -67,7 +67,7 @@ impl Guest for Proxy {
                 whole(answer, status, "hello");
             }
             _ if target.starts_with("/trailers?") => {
-                ends::trailers(&target["/trailers?".len()..], answer)
+                ends::trailers(&target["/trailers?".len()..], &request, answer)
             }
             _ if target.starts_with("/end/") => {
                 let (how, query) = target["/end/".len()..]

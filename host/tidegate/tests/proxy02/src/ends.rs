@@ -6,7 +6,9 @@ use crate::{
     excess,
 };
 use std::mem;
-use wasip2::http::types::{Fields, OutgoingBody, OutgoingResponse, ResponseOutparam};
+use wasip2::http::types::{
+    Fields, IncomingRequest, OutgoingBody, OutgoingResponse, ResponseOutparam,
+};
 
 pub(crate) fn answer(how: &str, length: Option<&str>, answer: ResponseOutparam) {
     let headers = Fields::new();
@@ -58,9 +60,20 @@ pub(crate) fn answer(how: &str, length: Option<&str>, answer: ResponseOutparam) 
 }
 
 /// Sends the trailers that the query names, after a body; with `announced`, their names are in the
-/// head.
-pub(crate) fn trailers(query: &str, answer: ResponseOutparam) {
+/// head. With `size`, the body has about as many bytes more. With `read`, the first bytes of the
+/// request's body are read before.
+pub(crate) fn trailers(query: &str, request: &IncomingRequest, answer: ResponseOutparam) {
     let headers = Fields::new();
+    let (query, size) = query.split_once("&size=").unwrap_or((query, "0"));
+    let (query, reads) = match query.strip_suffix("&read") {
+        Some(query) => (query, true),
+        None => (query, false),
+    };
+    if reads {
+        let incoming = request.consume().expect("the body is consumed once");
+        let stream = incoming.stream().expect("the stream is opened once");
+        _ = stream.blocking_read(1);
+    }
     let (names, is_announced) = match query.strip_prefix("announced&") {
         Some(names) => (names, true),
         None => (query, false),
@@ -71,7 +84,8 @@ pub(crate) fn trailers(query: &str, answer: ResponseOutparam) {
             .expect("the name is allowed");
     }
     let (body, out) = begin(answer, OutgoingResponse::new(headers));
-    write(&out, b"hello");
+    let size: usize = size.parse().expect("a number");
+    write(&out, "hello".repeat(size / 5 + 1).as_bytes());
     drop(out);
     let trailers = Fields::new();
     for name in names.split('&') {

@@ -73,7 +73,7 @@ impl Guest for Proxy {
                 Ok(response)
             }
             _ if target.starts_with("/trailers?") => {
-                Ok(ends::trailers(&target["/trailers?".len()..]))
+                Ok(ends::trailers(&target["/trailers?".len()..], request).await)
             }
             _ if target.starts_with("/end/") => {
                 let (how, query) = target["/end/".len()..]

@@ -95,9 +95,20 @@ fn with_trailers(which: &str, headers: Fields) -> Response {
 }
 
 /// Sends the trailers that the query names, after a body; with `announced`, their names are in the
-/// head.
-pub(crate) fn trailers(query: &str) -> Response {
+/// head. With `size`, the body has about as many bytes more. With `read`, the first bytes of the
+/// request's body are read before.
+pub(crate) async fn trailers(query: &str, request: Request) -> Response {
     let headers = Fields::new();
+    let (query, size) = query.split_once("&size=").unwrap_or((query, "0"));
+    let (query, reads) = match query.strip_suffix("&read") {
+        Some(query) => (query, true),
+        None => (query, false),
+    };
+    if reads {
+        let (_done, result) = wit_future::new(|| Ok(()));
+        let (mut incoming, _trailers) = Request::consume_body(request, result);
+        _ = incoming.read(Vec::with_capacity(1)).await;
+    }
     let (names, is_announced) = match query.strip_prefix("announced&") {
         Some(names) => (names, true),
         None => (query, false),
@@ -114,8 +125,10 @@ pub(crate) fn trailers(query: &str) -> Response {
     }
     let (mut body, reader) = wit_stream::new();
     let (trailers, result) = wit_future::new::<Result<Option<Fields>, ErrorCode>>(|| Ok(None));
+    let size: usize = size.parse().expect("a number");
     spawn_local(async move {
-        body.write_all(b"hello".to_vec()).await;
+        body.write_all("hello".repeat(size / 5 + 1).into_bytes())
+            .await;
         drop(body);
         _ = trailers.write(Ok(Some(fields))).await;
     });
