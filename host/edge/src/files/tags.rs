@@ -23,7 +23,7 @@ const SETTLED_AFTER: Duration = Duration::from_secs(2);
 
 const READ_BYTES: usize = 64 << 10;
 
-/// FileState of a file, as far as the file system distinguishes it.
+/// State of a file, as far as the file system distinguishes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 struct FileState {
     device: u64,

@@ -94,7 +94,7 @@ impl Stream for Heartbeats {
     }
 }
 
-/// SentText that has been sent.
+/// The text that has been sent.
 #[derive(Default)]
 struct SentText {
     end: TextEnd,
@@ -103,7 +103,7 @@ struct SentText {
     left_out: &'static [u8],
 }
 
-/// TextEnd of the text so far.
+/// End of the text so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum TextEnd {
     /// There is no text yet.
